@@ -1,0 +1,214 @@
+"""The interfaces every engine fulfils, the values that pass between them, and `load`.
+
+An engine is one module `server.pipelines.<kind>.<name>` with exactly one `create(**options)`. It is created once per
+process and shared by every session; what belongs to one conversation is the small object its `open` returns.
+
+Audio everywhere: signed 16-bit little-endian mono PCM in `bytes`, except where float32 numpy is stated.
+"""
+
+import importlib
+import inspect
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from server.errors import ConfigError, EngineUnavailable
+
+Kind = Literal["vad", "turn_end", "stt", "llm", "tts", "codec"]
+Samples = npt.NDArray[np.float32]
+
+FRAME = 512  # samples at 16 kHz: what the VAD looks at, 32 ms
+HEARING_RATE = 16_000  # Hz: the rate of everything that is heard
+
+
+@dataclass(frozen=True)
+class Word:
+    """One spoken word: the characters `[start, end)` of the text given to `speak`, and when it sounds, in ms from the
+    beginning of that utterance."""
+
+    start: int
+    end: int
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A piece of speech: PCM at the engine's rate, and the timings of the words that became known with it."""
+
+    pcm: bytes
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said. `confidence` is 0..1, or None where the engine does not tell."""
+
+    text: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a prompt, in the roles of the chat-completions API."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How one character sounds. Engines take what they know and ignore the rest.
+
+    `name` is the engine's own name of a voice; `options` are the engine's own knobs (espeak: variant, pitch, speed).
+    `method`: `preset` (by name), `description` (`speaker` and `scene` in words), `clone` (`reference` recording with
+    its `transcript`), `convert` (any engine, then the timbre of `reference`).
+    """
+
+    name: str = ""
+    engine: str = ""  # empty: the configured default
+    method: Literal["preset", "description", "clone", "convert"] = "preset"
+    language: str = "en"
+    speed: float = 1.0
+    speaker: str = ""
+    scene: str = ""
+    reference: Path | None = None
+    transcript: str = ""
+    instructions: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    upsample: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LLMSettings:
+    """What a caller may ask of the language model for one reply. None leaves it to the engine's configuration."""
+
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What all engines share. `start` loads and warms up (slow work in a thread); `stop` frees everything."""
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+
+class Detector(Protocol):
+    """Voice activity of one stream."""
+
+    async def push(self, frame: Samples) -> float:
+        """Probability 0..1 that `frame` (512 float32 samples in -1..1 at 16 kHz) holds speech."""
+        ...
+
+    def reset(self) -> None: ...
+
+
+class VAD(Engine, Protocol):
+    def open(self) -> Detector: ...
+
+
+class TurnEnd(Engine, Protocol):
+    """A semantic end-of-turn model."""
+
+    async def complete(self, samples: Samples) -> float:
+        """Probability 0..1 that the turn in `samples` (float32 at 16 kHz, its last 8 s) is complete."""
+        ...
+
+
+class Recogniser(Protocol):
+    """Speech recognition of one stream. Calls come one at a time, in order. All may raise `STTError`."""
+
+    async def feed(self, pcm: bytes) -> str | None:
+        """Take PCM at 16 kHz; the text of the utterance so far, or None if it has not changed."""
+        ...
+
+    async def peek(self) -> Transcript:
+        """The best text so far, without ending the utterance."""
+        ...
+
+    async def finish(self) -> Transcript:
+        """End the utterance: its final text. The next `feed` begins a new one."""
+        ...
+
+    async def reset(self) -> None:
+        """Forget the utterance."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class STT(Engine, Protocol):
+    def open(self, language: str) -> Recogniser: ...
+
+
+class LLM(Engine, Protocol):
+    notice: str  # what the user should be told once about this model; usually empty
+
+    def stream(self, messages: Sequence[Message], settings: LLMSettings) -> AsyncIterator[str]:
+        """The reply in deltas of text. Read it within `aclosing`: closing it cancels the request.
+
+        Raises `LLMError`."""
+        ...
+
+
+class Speaker(Protocol):
+    """One voice in one conversation; holds its rolling context where the engine has one. One utterance at a time."""
+
+    def speak(self, text: str) -> AsyncIterator[Speech]:
+        """`text` (a sentence or more) as speech, piece by piece as it is made. Read it within `aclosing`: closing it
+        stops the engine after the piece in flight. Raises `TTSError`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TTS(Engine, Protocol):
+    rate: int  # Hz
+    streams: int  # how many utterances at once it carries faster than real time
+
+    def open(self, voice: Voice) -> Speaker:
+        """Raises `ConfigError` for a voice this engine does not have."""
+        ...
+
+    def voices(self) -> Sequence[str]:
+        """The names `Voice.name` may take."""
+        ...
+
+
+def load(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
+    """The engine `name` of `kind`, not yet started.
+
+    Raises `ConfigError` for an unknown name or option, `EngineUnavailable` for a missing package or file."""
+    module = f"server.pipelines.{kind}.{name}"
+    try:
+        create = importlib.import_module(module).create
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            raise ConfigError(f"[{kind}] engine = {name!r} is not an engine; there are: {', '.join(names(kind))}") from None
+        raise EngineUnavailable(f"engine {name!r} of [{kind}] needs the package {error.name!r}") from error
+    known = inspect.signature(create).parameters
+    if strange := sorted(set(options) - set(known)):
+        raise ConfigError(f"[{kind}] {strange[0]} is not an option of engine {name!r}; its options: {', '.join(known)}")
+    return create(**options)
+
+
+def names(kind: Kind) -> list[str]:
+    """The engines of `kind` that ship with Parley."""
+    folder = Path(__file__).parent / kind
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
