@@ -22,10 +22,10 @@ def size(ms: float, rate: int) -> int:
 
 def to_float(pcm: bytes) -> npt.NDArray[np.float32]:
     """PCM as float32 in -1..1. An odd last byte is ignored."""
-    return np.frombuffer(pcm, "<i2", len(pcm) // SAMPLE).astype(np.float32) / 32768
+    return np.frombuffer(pcm, "<i2", len(pcm) // SAMPLE).astype(np.float32) / np.float32(32768)
 
 
-def to_pcm(samples: npt.NDArray[np.floating]) -> bytes:
+def to_pcm(samples: npt.NDArray[np.float32]) -> bytes:
     """Float samples in -1..1, clipped, as PCM."""
     return (np.clip(samples, -1, 32767 / 32768) * 32768).round().astype("<i2").tobytes()
 
@@ -43,14 +43,14 @@ class Resampler:
         """What can be given out after `pcm`; with `last`, all of it."""
         if self._stream is None:
             return pcm
-        return self._stream.resample_chunk(np.frombuffer(pcm, "<i2"), last=last).astype("<i2").tobytes()
+        return bytes(self._stream.resample_chunk(np.frombuffer(pcm, "<i2"), last=last).astype("<i2").tobytes())
 
 
 def resample(pcm: bytes, source: int, target: int) -> bytes:
     """A whole recording at another rate."""
     if source == target or not pcm:
         return pcm
-    return soxr.resample(np.frombuffer(pcm, "<i2"), source, target).astype("<i2").tobytes()  # type: ignore[no-any-return]
+    return bytes(soxr.resample(np.frombuffer(pcm, "<i2"), source, target).astype("<i2").tobytes())
 
 
 def wav(pcm: bytes, rate: int) -> bytes:

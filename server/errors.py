@@ -24,7 +24,9 @@ class LimitError(ParleyError):
 
     code = "limit"
 
-    def __init__(self, message: str, *, code: str = "limit", close: int = 1008, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "limit", close: int = 1008, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.close = close
@@ -59,7 +61,7 @@ class EngineBusy(EngineError):
 
 
 class LLMError(EngineError):
-    """The language model failed. `code` tells which way: llm_auth, llm_rate_limit, llm_timeout, llm_unreachable, llm_failed."""
+    """The language model failed. `code` tells how: llm_auth, llm_rate_limit, llm_timeout, llm_unreachable, llm_failed."""
 
     code = "llm_failed"
 

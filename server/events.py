@@ -1,0 +1,174 @@
+"""Events: every message a conversation tells its client. Pure.
+
+Times are milliseconds; `reply` is an integer that grows through the conversation.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+VERSION = 1  # of the native protocol
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message to the client. Fields that are None are left out."""
+
+    type: ClassVar[str]
+
+    def body(self) -> dict[str, Any]:
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"type": self.type} | {name: value for name, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class SessionCreated(Event):
+    type = "session.created"
+    session: str
+    input_rate: int
+    output_rate: int
+    characters: list[dict[str, Any]]
+    available: list[dict[str, Any]]
+    engines: dict[str, str]
+    turn: dict[str, Any]
+    interrupt: dict[str, Any]
+    lead_ms: float
+    protocol: int = VERSION
+    resumed: bool = False
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class SessionUpdated(SessionCreated):
+    type = "session.updated"
+
+
+@dataclass(frozen=True)
+class UserStarted(Event):
+    type = "user.started"
+    at_ms: float
+
+
+@dataclass(frozen=True)
+class UserStopped(Event):
+    type = "user.stopped"
+    at_ms: float
+
+
+@dataclass(frozen=True)
+class TranscriptPartial(Event):
+    type = "transcript.partial"
+    text: str
+
+
+@dataclass(frozen=True)
+class TranscriptFinal(Event):
+    type = "transcript.final"
+    text: str
+    turn: int
+
+
+@dataclass(frozen=True)
+class ReplyStarted(Event):
+    type = "reply.started"
+    reply: int
+    turn: int
+    character: str
+
+
+@dataclass(frozen=True)
+class ReplyText(Event):
+    type = "reply.text"
+    reply: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ReplySentence(Event):
+    type = "reply.sentence"
+    reply: int
+    index: int
+    text: str
+    start_ms: float
+
+
+@dataclass(frozen=True)
+class ReplyAudio(Event):
+    type = "reply.audio"
+    reply: int
+    rate: int
+    format: str = "pcm_s16le"
+
+
+@dataclass(frozen=True)
+class Audio(Event):
+    """A frame of PCM; on the JSON subprotocol a bare binary frame."""
+
+    type = "audio"
+    reply: int
+    start_ms: float
+    data: bytes
+
+
+@dataclass(frozen=True)
+class ReplyPaused(Event):
+    type = "reply.paused"
+    reply: int
+    heard_ms: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplyResumed(Event):
+    type = "reply.resumed"
+    reply: int
+    heard_ms: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplyInterrupted(Event):
+    type = "reply.interrupted"
+    reply: int
+    heard_ms: float
+    heard: str
+    unheard: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplyDone(Event):
+    type = "reply.done"
+    reply: int
+    text: str
+    audio_ms: float
+
+
+@dataclass(frozen=True)
+class TurnMetrics(Event):
+    type = "turn.metrics"
+    turn: int
+    reply: int | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """The stages lie beside `turn` and `reply`, not under a name of their own."""
+        return Event.body(self) | self.stages
+
+
+@dataclass(frozen=True)
+class History(Event):
+    type = "history"
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Error(Event):
+    type = "error"
+    code: str
+    message: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Pong(Event):
+    type = "pong"
