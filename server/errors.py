@@ -61,7 +61,7 @@ class EngineBusy(EngineError):
 
 
 class LLMError(EngineError):
-    """The language model failed. `code` tells how: llm_auth, llm_rate_limit, llm_timeout, llm_unreachable, llm_failed."""
+    """The language model failed. `code` tells how: llm_auth, llm_rate_limit, llm_timeout, llm_unreachable, ..."""
 
     code = "llm_failed"
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError, validate_call
 
 from server.errors import ConfigError, EngineUnavailable
 
@@ -200,12 +201,18 @@ def load(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         create = importlib.import_module(module).create
     except ModuleNotFoundError as error:
         if error.name == module:
-            raise ConfigError(f"[{kind}] engine = {name!r} is not an engine; there are: {', '.join(names(kind))}") from None
+            raise ConfigError(
+                f"[{kind}] engine = {name!r} is not an engine; there are: {', '.join(names(kind))}"
+            ) from None
         raise EngineUnavailable(f"engine {name!r} of [{kind}] needs the package {error.name!r}") from error
     known = inspect.signature(create).parameters
     if strange := sorted(set(options) - set(known)):
         raise ConfigError(f"[{kind}] {strange[0]} is not an option of engine {name!r}; its options: {', '.join(known)}")
-    return create(**options)
+    try:
+        return validate_call(create)(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"[{kind}] {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def names(kind: Kind) -> list[str]:

@@ -1,0 +1,84 @@
+"""Characters: who they are, how they sound, and who of them is addressed."""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from server.errors import ConfigError
+from server.pipelines.engines import Voice
+
+
+@dataclass(frozen=True)
+class Character:
+    """One character, as a file of `configs/characters/` describes it. `picture` is a path the page can show."""
+
+    id: str
+    name: str
+    prompt: str
+    greeting: str = ""
+    description: str = ""
+    picture: str = ""
+    aliases: tuple[str, ...] = ()
+    voice: Voice = field(default_factory=Voice)
+
+    def card(self) -> dict[str, Any]:
+        """What a client is told."""
+        return {"id": self.id, "name": self.name, "description": self.description, "picture": self.picture}
+
+
+_character = TypeAdapter(Character)
+
+
+def read(directory: Path) -> dict[str, Character]:
+    """The characters of `directory`, by id, in the order of their file names. Raises `ConfigError`, naming the file."""
+    if not (paths := sorted(directory.glob("*.toml"))):
+        raise ConfigError(f"no characters in {directory}: characters.directory must hold *.toml files")
+    characters = {character.id: character for character in map(_read_one, paths)}
+    if len(characters) < len(paths):
+        raise ConfigError(f"{directory}: two characters share an id")
+    return characters
+
+
+def _read_one(path: Path) -> Character:
+    try:
+        table = tomllib.loads(path.read_text())
+        voice = table.get("voice", {})
+        if reference := voice.get("reference"):
+            voice["reference"] = path.parent / reference
+        return _character.validate_python({"id": path.stem, **table})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def chosen(characters: Mapping[str, Character], ids: Sequence[str]) -> list[Character]:
+    """The characters with `ids`, each once. Raises `ConfigError` for one that does not exist."""
+    if strange := [i for i in ids if i not in characters]:
+        raise ConfigError(f"no character {strange[0]!r}; there are: {', '.join(characters)}")
+    return [characters[i] for i in dict.fromkeys(ids)]
+
+
+def addressed(
+    text: str, active: Sequence[Character], last: Character | None, otherwise: Literal["last", "all"]
+) -> list[Character]:
+    """Who answers `text`: those it names (whole words, any case) in the order of their first appearance; if it names
+    nobody, the `last` who spoke, or `all`."""
+    places = [(place, c) for c in active if (place := _named(text, c)) is not None]
+    if places:
+        return [c for _, c in sorted(places, key=lambda found: found[0])]
+    if otherwise == "all":
+        return list(active)
+    return [last if last in active and last is not None else active[0]]
+
+
+def _named(text: str, character: Character) -> int | None:
+    names = "|".join(re.escape(name) for name in (character.name, *character.aliases))
+    found = re.search(rf"(?<!\w)(?:{names})(?!\w)", text, re.IGNORECASE)
+    return found.start() if found else None

@@ -1,0 +1,57 @@
+"""The outbox: everything on its way to one client. Two lanes and one writer: control never waits behind audio.
+
+Control: unbounded waiting is impossible because nobody waits; a client that lets `CONTROL` messages pile up is not
+reading and is cut off. Audio lane: what must stay in order with the audio; full, it blocks the reply behind it.
+"""
+
+import asyncio
+from collections import deque
+
+from server.errors import LimitError
+from server.events import Audio, Event, ReplyAudio
+
+CONTROL = 2_000  # messages
+
+
+class Outbox:
+    def __init__(self, audio_items: int = 64) -> None:
+        self._control: deque[Event] = deque()
+        self._audio: deque[Event] = deque()
+        self._limit = audio_items
+        self._filled, self._drained = asyncio.Event(), asyncio.Event()
+        self.frames_dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._control) + len(self._audio)
+
+    def tell(self, event: Event) -> None:
+        """Send `event` as soon as possible. Raises `LimitError` when the client has stopped reading."""
+        if len(self._control) >= CONTROL:
+            raise LimitError(f"client does not read: {CONTROL} messages are waiting", code="not_reading")
+        self._control.append(event)
+        self._filled.set()
+
+    async def put(self, event: Event) -> None:
+        """Send `event` in its place in the audio, once there is room."""
+        while len(self._audio) >= self._limit:
+            self._drained.clear()
+            await self._drained.wait()
+        self._audio.append(event)
+        self._filled.set()
+
+    def drop_audio(self, reply: int) -> None:
+        """Forget the audio of `reply` that has not left."""
+        kept = [e for e in self._audio if not (isinstance(e, Audio | ReplyAudio) and e.reply == reply)]
+        self.frames_dropped += len(self._audio) - len(kept)
+        self._audio = deque(kept)
+        self._drained.set()
+
+    async def get(self) -> Event:
+        """The next event to write."""
+        while not (self._control or self._audio):
+            self._filled.clear()
+            await self._filled.wait()
+        if self._control:
+            return self._control.popleft()
+        self._drained.set()
+        return self._audio.popleft()

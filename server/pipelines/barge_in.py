@@ -1,0 +1,85 @@
+"""Barge-in: is what the user does while a reply sounds an interruption, or may the reply go on? Pure.
+
+The reply was paused at the first sign of voice, so waiting costs the user nothing; a wrong verdict does.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from enum import Enum, auto
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BACKCHANNELS: dict[str, tuple[str, ...]] = {
+    "en": (
+        "mhm", "mm", "mmm", "mm hmm", "hm", "hmm", "uh huh", "uh", "um", "ah", "aha", "oh", "yeah", "yep", "yes", "yup",
+        "right", "okay", "ok", "i see", "sure", "got it", "exactly", "wow", "really", "cool", "nice", "true", "indeed",
+    ),
+    "de": ("mhm", "hm", "äh", "ähm", "ja", "jaja", "genau", "okay", "ok", "stimmt", "ach so", "aha", "klar", "gut"),
+    "fr": ("mhm", "hm", "euh", "oui", "ouais", "d'accord", "ok", "ah", "je vois", "bien", "voilà", "exactement"),
+    "es": ("mhm", "eh", "sí", "si", "vale", "ya", "claro", "ajá", "bueno", "exacto", "ok", "entiendo"),
+}  # fmt: skip
+
+
+class InterruptRules(BaseModel):
+    """What it takes to interrupt.
+
+    `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time that is speech
+    whatever the words. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` alone. `settle_ms`:
+    silence after which what was said is judged as a whole. `backchannels`: words that never interrupt; None takes the
+    language's own list.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    speaking: bool = True
+    thinking: bool = True
+    min_ms: float = Field(800, ge=0, le=10_000)
+    min_words: int = Field(0, ge=0, le=20)
+    settle_ms: float = Field(350, ge=100, le=5_000)
+    backchannels: tuple[str, ...] | None = None
+
+    def listed(self, language: str) -> tuple[str, ...]:
+        """The backchannels in force for `language` ("en", "en-US")."""
+        if self.backchannels is not None:
+            return self.backchannels
+        return BACKCHANNELS.get(language.split("-")[0].lower(), ())
+
+
+class Verdict(Enum):
+    WAIT = auto()
+    INTERRUPT = auto()
+    RESUME = auto()
+
+
+def plain(text: str) -> list[str]:
+    """The words of `text`, lower-case, without punctuation."""
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
+
+
+def content(text: str, backchannels: Collection[str]) -> list[str]:
+    """The words of `text` that are no backchannel; phrases ("uh huh") are matched longest first."""
+    words, left = plain(text), []
+    phrases = sorted((plain(b) for b in backchannels), key=len, reverse=True)
+    while words:
+        if match := next((p for p in phrases if p and words[: len(p)] == p), None):
+            words = words[len(match) :]
+        else:
+            left.append(words.pop(0))
+    return left
+
+
+def judge(
+    rules: InterruptRules, backchannels: Sequence[str], text: str, *, voiced_ms: float, silence_ms: float
+) -> Verdict:
+    """The verdict on speech so far: `text` as recognised yet, `voiced_ms` of voice, then `silence_ms` of silence.
+
+    Pass an infinite silence when the turn is over: then it is never WAIT."""
+    words = content(text, backchannels)
+    if len(words) >= max(1, rules.min_words):
+        return Verdict.INTERRUPT
+    if silence_ms >= rules.settle_ms:
+        return Verdict.RESUME
+    undecided = bool(text.strip()) and not words
+    if rules.min_words == 0 and voiced_ms >= rules.min_ms and not undecided:
+        return Verdict.INTERRUPT
+    return Verdict.WAIT

@@ -1,0 +1,87 @@
+"""The rack: the engines of this process, opened once and shared by every session."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from server.errors import ConfigError
+from server.pipelines.engines import LLM, STT, TTS, VAD, Engine, Kind, Speaker, TurnEnd, Voice, load
+from server.settings import EngineSettings, Settings
+
+
+class Rack:
+    """The opened engines. A block: `async with Rack(...)` starts them all, and stops them in reverse."""
+
+    def __init__(
+        self, vad: VAD, stt: STT, llm: LLM, tts: TTS, *, turnend: TurnEnd | None = None, voices: Mapping[str, TTS] = {}
+    ) -> None:
+        self.vad, self.stt, self.llm, self.turnend = vad, stt, llm, turnend
+        self._default, self._voices = tts, dict(voices)
+        self.ready = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The engines that `settings` name, not yet started. Raises `ConfigError`, `EngineUnavailable`."""
+        return cls(
+            vad=_load("vad", settings.vad),
+            stt=_load("stt", settings.stt),
+            llm=_load("llm", settings.llm),
+            tts=_load("tts", settings.tts),
+            turnend=_load("turn_end", settings.turnend) if settings.turnend.engine else None,
+            voices={name: _load("tts", engine) for name, engine in settings.voices.items()},
+        )
+
+    def tts(self, name: str = "") -> TTS:
+        """The TTS engine called `name` in the settings; empty: the default one. Raises `ConfigError`."""
+        if not name:
+            return self._default
+        try:
+            return self._voices[name]
+        except KeyError:
+            there = ", ".join(self._voices) or "none"
+            raise ConfigError(
+                f"no voice engine {name!r}: add [voices.{name}] to the settings (there: {there})"
+            ) from None
+
+    def open(self, voice: Voice) -> tuple[Speaker, int]:
+        """A speaker for `voice`, and its rate in Hz. Raises `ConfigError` for a voice that does not exist."""
+        tts = self.tts(voice.engine)
+        return tts.open(voice), tts.rate
+
+    def engines(self) -> list[Engine]:
+        """All of them, in the order they start."""
+        return [e for e in (self.vad, self.turnend, self.stt, self.llm, self._default, *self._voices.values()) if e]
+
+    def names(self) -> dict[str, str]:
+        """Each kind's engine by name, as a client is told."""
+        kinds: dict[str, object] = {"vad": self.vad, "stt": self.stt, "llm": self.llm, "tts": self._default}
+        return {kind: _name(engine) for kind, engine in kinds.items()}
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for engine in self.engines():
+                    group.create_task(engine.start())
+        except BaseExceptionGroup as failed:
+            await self._stop()
+            raise failed.exceptions[0] from None
+        self.ready = True
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.ready = False
+        await self._stop()
+
+    async def _stop(self) -> None:
+        for engine in reversed(self.engines()):
+            await engine.stop()
+
+
+def _load(kind: Kind, settings: EngineSettings) -> Any:
+    return load(kind, settings.engine, settings.options)
+
+
+def _name(engine: object) -> str:
+    """`auto` engines say what they chose; others are called after their module."""
+    return str(getattr(engine, "name", None) or type(engine).__module__.rsplit(".", 1)[-1])
