@@ -1,0 +1,190 @@
+"""Tokens in, speakable sentences out: `Splitter` decides (pure), `sentences` moves."""
+
+import asyncio
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+
+from server.pipelines.boundaries import CLAUSES, Verdict, has_words, judge, judge_clause, next_mark, past
+
+LONGEST = 300  # characters in one piece; longer sentences are cut at a clause, a space, or where they stand
+EAGER_WORDS = 3  # a clause of at least so many words may be spoken first
+EAGER_WHOLE = 60  # characters: a sentence no longer than this is not cut at a clause when it is already complete
+EAGER_LETTERS = 8  # and in scripts without spaces, of so many letters
+
+
+class Splitter:
+    """Text in any portions in, sentences out. Its buffer never holds more than one portion beyond `longest`.
+
+    Nothing but whitespace is lost, nothing is moved, no word is cut in two unless it is longer than `longest`."""
+
+    def __init__(self, *, eager: bool = False, longest: int = LONGEST, language: str = "en") -> None:
+        self._text = ""
+        self._seen = 0  # up to here every mark is judged
+        self._eager = eager
+        self._clause_seen = 0
+        self._longest = longest
+        self._language = language
+
+    def push(self, delta: str) -> list[str]:
+        """The sentences that `delta` completes."""
+        self._text += delta
+        return list(self._finished(last=False))
+
+    def idle(self) -> list[str]:
+        """The model pauses: what is a finished sentence as it stands. An unfinished one stays."""
+        return list(self._finished(last=True))
+
+    def finish(self) -> list[str]:
+        """The text is over: everything that is left."""
+        pieces = [*self._finished(last=True), self._text.strip()]
+        self._text = ""
+        return [piece for piece in pieces if piece]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a finished sentence may be held only because what follows it is not yet known."""
+        return self._seen < len(self._text)
+
+    def _finished(self, *, last: bool) -> Iterator[str]:
+        begin = 0
+        while (end := self._next(begin, last)) is not None:
+            if piece := self._text[begin:end].strip():
+                self._eager = False
+                yield piece
+            begin = end
+        begin = _skip_spaces(self._text, begin)
+        self._text = self._text[begin:]
+        self._seen = max(0, self._seen - begin)
+        self._clause_seen = max(0, self._clause_seen - begin)
+
+    def _next(self, begin: int, last: bool) -> int | None:
+        """Where the piece that starts at `begin` ends, if that is known."""
+        end = self._sentence(begin, last)
+        known = len(self._text) if end is None else end
+        hurry = self._eager and (end is None or end - begin > EAGER_WHOLE)
+        if hurry and (clause := self._clause(begin, known)):
+            return clause
+        if known - begin > self._longest:
+            end = _cut(self._text, begin, begin + self._longest)
+            self._seen = min(self._seen, end)
+        return end
+
+    def _sentence(self, begin: int, last: bool) -> int | None:
+        self._seen = max(self._seen, begin)
+        limit = begin + self._longest
+        while (mark := next_mark(self._text, self._seen)) >= 0 and mark <= limit:
+            stands = last and not self._text[past(self._text, mark) :].strip()
+            verdict = judge(self._text, mark, begin=begin, last=stands, language=self._language)
+            if verdict is Verdict.WAIT or (stands and verdict is Verdict.INSIDE):
+                self._seen = mark  # to be judged again when more is known
+                return None
+            self._seen = past(self._text, mark)
+            if verdict is Verdict.END:
+                return self._seen
+        self._seen = max(self._seen, mark if mark >= 0 else len(self._text))
+        return None
+
+    def _clause(self, begin: int, limit: int) -> int | None:
+        at = max(self._clause_seen, begin)
+        while 0 <= (mark := next_mark(self._text, at, clauses=True)) < limit:
+            verdict = judge_clause(self._text, mark, begin=begin, language=self._language)
+            if verdict is Verdict.WAIT:
+                return None
+            if verdict is Verdict.END and _enough(self._text[begin:mark]):
+                return mark + 1
+            at = self._clause_seen = mark + 1
+        return None
+
+
+async def sentences(
+    tokens: AsyncIterator[str], *, idle_s: float = 0.35, eager: bool = False, language: str = "en"
+) -> AsyncIterator[str]:
+    """Regroup a stream of text deltas into speakable sentences, stripped, in order, nothing lost.
+
+    After `idle_s` seconds without a delta, or at once on an empty one, a finished sentence is let go without knowing
+    what follows. `eager` lets the first piece end with a clause. What `tokens` raises passes through, after the
+    sentences that were whole. Closing this closes `tokens`."""
+    splitter = Splitter(eager=eager, language=language)
+    source = _Source(tokens)
+    try:
+        while (delta := await source.next(idle_s if splitter.waiting else None)) is not None:
+            for piece in splitter.push(delta) if delta else splitter.idle():
+                yield piece
+        for piece in splitter.finish():
+            yield piece
+    except Exception:
+        for piece in splitter.idle():
+            yield piece
+        raise
+    finally:
+        await source.close()
+
+
+class _Source:
+    """An async iterator that may be waited for with a limit, without being cancelled when the limit passes."""
+
+    def __init__(self, tokens: AsyncIterator[str]) -> None:
+        self._tokens = tokens
+        self._step: asyncio.Task[str | None] | None = None
+        self._told = False  # idleness is told once, until the next delta
+
+    async def next(self, timeout: float | None) -> str | None:
+        """The next delta; "" when none has come for `timeout` seconds; None at the end."""
+        if self._step is None:
+            if timeout is None:
+                return await anext(self._tokens, None)
+            self._step = asyncio.ensure_future(self._anext())
+        await asyncio.wait({self._step}, timeout=None if self._told else timeout)
+        if not self._step.done():
+            self._told = True
+            return ""
+        step, self._step, self._told = self._step, None, False
+        return step.result()
+
+    async def _anext(self) -> str | None:
+        return await anext(self._tokens, None)
+
+    async def close(self) -> None:
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.wait({self._step})
+            if not self._step.cancelled():
+                self._step.exception()  # looked at, so that nobody is told it was not
+        if close := getattr(self._tokens, "aclose", None):
+            await close()
+
+
+def _enough(clause: str) -> bool:
+    spaced = clause.split()
+    return len(spaced) >= EAGER_WORDS or (len(spaced) == 1 and not clause.isascii() and len(clause) >= EAGER_LETTERS)
+
+
+def _skip_spaces(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _cut(text: str, begin: int, limit: int) -> int:
+    """The best place in `text[begin:limit]` to cut a sentence that is too long."""
+    window = text[begin:limit]
+    least = len(window) // 3
+    clause = max((i + 1 for i, c in enumerate(window) if c in CLAUSES and _opens(text, begin + i + 1)), default=0)
+    space = max((i + 1 for i, c in enumerate(window) if c.isspace()), default=0)
+    for at in (clause, space):
+        if at > least and has_words(window, 0, at):
+            return begin + at
+    return _whole_character(text, begin, limit)
+
+
+def _opens(text: str, at: int) -> bool:
+    return text[at - 1] in "，、；：" or text[at : at + 1].isspace()
+
+
+def _whole_character(text: str, begin: int, at: int) -> int:
+    """`at`, or a little before it, so that no mark, joiner or flag is torn from its letter."""
+    for cut in range(at, max(begin + 1, at - 16), -1):
+        joined = text[cut - 1] == "\u200d" or unicodedata.category(text[cut]) in ("Mn", "Mc", "Me", "Cf", "Sk")
+        if not joined:
+            return cut
+    return at

@@ -1,0 +1,227 @@
+"""Sentences out of tokens: where they end, that nothing is lost, that no input is slow, that a pause lets them go."""
+
+import asyncio
+import contextlib
+import itertools
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.errors import LLMError
+from server.pipelines.sentences import LONGEST, Splitter, sentences
+from tests import virtual_time
+
+
+def split(text: str, **options: bool) -> list[str]:
+    """Character by character, as the slowest of models would."""
+    splitter = Splitter(**options)
+    return [piece for c in text for piece in splitter.push(c)] + splitter.finish()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello there. How are you? I'm fine!", ["Hello there.", "How are you?", "I'm fine!"]),
+        ("Dr. Smith paid $3.14 at 10:30 p.m. Then he left.", ["Dr. Smith paid $3.14 at 10:30 p.m.", "Then he left."]),
+        ("The U.S. Army came, e.g. on foot. Fine.", ["The U.S. Army came, e.g. on foot.", "Fine."]),
+        ("Steps: 1. Open it. 2. Walk in.\n3. Sit.\n", ["Steps: 1. Open it.", "2. Walk in.", "3. Sit."]),
+        ("I was born in 1984. Then we moved.", ["I was born in 1984.", "Then we moved."]),
+        ("你好。我很好！你呢？", ["你好。", "我很好！", "你呢？"]),
+        ("「元気？」と彼は言った。はい。", ["「元気？」", "と彼は言った。", "はい。"]),
+        ("मेरा नाम राम है। आप कैसे हैं?", ["मेरा नाम राम है।", "आप कैसे हैं?"]),
+        ("See https://example.com/a.b?c=d. It is good.", ["See https://example.com/a.b?c=d.", "It is good."]),
+        ('He said "Stop! Now." Then he ran.', ['He said "Stop!', 'Now."', "Then he ran."]),
+        ("“Really?” he asked. “Yes.” She left.", ["“Really?” he asked.", "“Yes.”", "She left."]),
+        ("Well... I don't know. Well… maybe. Really?!", ["Well...", "I don't know.", "Well… maybe.", "Really?!"]),
+        ("Great! 😀 How are you? 😀", ["Great!", "😀 How are you?", "😀"]),
+        ("A list:\n- one\n- two\n\nEnd", ["A list:", "- one", "- two", "End"]),
+        ("A line that is wrapped\nin the middle.\nA new one", ["A line that is wrapped\nin the middle.", "A new one"]),
+        ("  \n ", []),
+        ("", []),
+    ],
+)
+def test_where_sentences_end(text: str, expected: list[str]) -> None:
+    assert split(text) == expected
+    splitter = Splitter()
+    assert splitter.push(text) + splitter.finish() == expected
+
+
+def test_eager_lets_the_first_clause_go_and_only_the_first() -> None:
+    text = "Yes, of course I can do that, and with pleasure, since you ask so kindly. First we go, you and I, to town."
+    assert split(text, eager=True) == [
+        "Yes, of course I can do that,",
+        "and with pleasure, since you ask so kindly.",
+        "First we go, you and I, to town.",
+    ]
+    assert split("It costs about 3,000 dollars.", eager=True) == ["It costs about 3,000 dollars."]
+    assert split("我今天想和你一起去，好吗？", eager=True) == ["我今天想和你一起去，", "好吗？"]
+
+
+def test_a_sentence_too_long_is_cut_at_a_comma_or_a_space() -> None:
+    pieces = split("and so on, with this and that " * 40)
+    assert all(len(piece) <= LONGEST for piece in pieces)
+    assert all(piece.endswith(",") for piece in pieces[:-1])
+    assert all(len(piece) <= LONGEST for piece in split("word " * 400))
+
+
+def test_a_cut_tears_no_letter_from_its_marks() -> None:
+    text = "x" * (LONGEST - 1) + "e\u0301\u0301" + "y" * 20
+    first, second = split(text)
+    assert first.endswith("x")
+    assert second.startswith("e\u0301\u0301")
+
+
+SAMPLES = """Hello world Dr. Mrs. e.g. U.S. p.m. 3.14 1,000 2. 10:30 https://a.b/c?d=e.f. end. what? no! “quoted”
+(said.) 你好。 我是，一个人！ नमस्ते। क्या 👩\u200d👩\u200d👧 … - * Zürich, l'été; so: a—b ؟ ۔ ok... !? A. iv."""
+words = st.sampled_from(SAMPLES.split())
+texts = st.one_of(
+    st.lists(st.one_of(words, st.text(max_size=8)), max_size=120).map(" ".join),
+    st.text(max_size=600),
+    st.lists(words, max_size=200).map("".join),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=texts, cuts=st.lists(st.integers(0, 700), max_size=40), eager=st.booleans(), idle=st.booleans())
+def test_nothing_is_lost_reordered_or_torn(text: str, cuts: list[int], eager: bool, idle: bool) -> None:
+    splitter, pieces = Splitter(eager=eager), []
+    edges = sorted({0, len(text), *(c for c in cuts if c < len(text))})
+    for a, b in itertools.pairwise(edges):
+        pieces += splitter.push(text[a:b])
+        pieces += splitter.idle() if idle else []
+    pieces += splitter.finish()
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(piece == piece.strip() and 0 < len(piece) <= LONGEST + 64 for piece in pieces)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(words.filter(str.isascii), max_size=200))
+def test_words_stay_whole(parts: list[str]) -> None:
+    assert [word for piece in split(" ".join(parts)) for word in piece.split()] == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3.5 " * 1600, "e.g. " * 800, "x" * 16600, "a, " * 4000, "Hi. " * 3000, "\n" * 5000, ".. " * 3000, '."' * 4000],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["one chunk", "characters"])
+def test_work_grows_with_the_text_and_no_faster(text: str, whole: bool) -> None:
+    def lines_run(text: str) -> int:
+        count = 0
+
+        def trace(frame: object, event: str, argument: object) -> object:
+            nonlocal count
+            count += 1
+            return trace
+
+        splitter = Splitter()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            for portion in [text] if whole else text:
+                splitter.push(portion)
+            splitter.finish()
+        finally:
+            sys.settrace(None)
+        return count
+
+    short = text[: len(text) // 4]
+    assert lines_run(text[: 4 * len(short)]) < 5 * lines_run(short) + 2000
+
+
+class Model:
+    """Tokens with pauses between them: a string is said, a number is a silence in seconds. Notes how it ended."""
+
+    def __init__(self, *script: str | float | Exception) -> None:
+        self.script, self.said, self.closed = script, 0, False
+
+    async def tokens(self) -> AsyncIterator[str]:
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, str):
+                    self.said += 1
+                    yield step
+                else:
+                    await asyncio.sleep(step)
+        finally:
+            self.closed = True
+
+
+def timed(model: Model, **options: float) -> list[tuple[float, str]]:
+    async def collect() -> list[tuple[float, str]]:
+        clock = asyncio.get_running_loop().time
+        return [(round(clock(), 3), piece) async for piece in sentences(model.tokens(), **options)]
+
+    return virtual_time.run(collect())
+
+
+def test_a_finished_sentence_is_let_go_when_the_model_pauses() -> None:
+    model = Model("One is", " done.", 2.0, " Two", " is", 3.0, " not.", 1.0, " Dr.", 5.0, " No.")
+    assert timed(model) == [(0.35, "One is done."), (5.35, "Two is not."), (11.0, "Dr. No.")]
+    assert model.said == 7
+
+
+def test_an_ambiguous_end_is_judged_again_when_more_is_known() -> None:
+    assert timed(Model("It costs 3.", 1.0, "50 today.", 1.0, " I have 2.", 1.0, " You go")) == [
+        (1.35, "It costs 3.50 today."),
+        (3.0, "I have 2."),
+        (3.0, "You go"),
+    ]
+
+
+def test_an_empty_delta_lets_a_finished_sentence_go_at_once() -> None:
+    assert timed(Model("Done.", "", 0.2, " And", "", 0.2, " on.")) == [(0.0, "Done."), (0.4, "And on.")]
+
+
+def test_what_the_model_raises_comes_after_the_whole_sentences() -> None:
+    model = Model("One. Two is whole.", " Half", LLMError("gone", code="llm_unreachable"))
+
+    async def collect() -> list[str]:
+        got = []
+        try:
+            async for piece in sentences(model.tokens()):
+                got.append(piece)
+        except LLMError as error:
+            got.append(str(error))
+        return got
+
+    assert virtual_time.run(collect()) == ["One.", "Two is whole.", "gone"]
+    assert model.closed
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["before the first token", "while idle"])
+def test_cancelled_while_it_waits_it_closes_the_model(after: int) -> None:
+    model = Model(*["Whole.", " Next is"][:after], 100.0, "never")
+
+    async def main() -> int:
+        async def read() -> None:
+            async with contextlib.aclosing(sentences(model.tokens())) as pieces:
+                async for _ in pieces:
+                    pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return len(asyncio.all_tasks())
+
+    assert virtual_time.run(main()) == 1
+    assert model.closed
+
+
+def test_closed_after_a_sentence_it_closes_the_model() -> None:
+    model = Model("One. ", "Two. ", "Three. ", 50.0, "Four.")
+
+    async def main() -> None:
+        async with contextlib.aclosing(sentences(model.tokens())) as pieces:
+            assert await anext(pieces) == "One."
+        assert model.closed
+        assert len(asyncio.all_tasks()) == 1
+
+    virtual_time.run(main())
+    assert model.said <= 3
