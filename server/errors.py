@@ -76,3 +76,9 @@ class TTSError(EngineError):
     """The synthesiser failed; the rest of this reply cannot be spoken."""
 
     code = "tts_failed"
+
+
+class CodecError(EngineError):
+    """Speech could not be encoded, or tokens could not be decoded: they are no tokens of this codec, or it failed."""
+
+    code = "codec_failed"

@@ -192,6 +192,50 @@ class TTS(Engine, Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Speech as a codec's tokens: `tokens` int64 `(T,)` and the voice's `embedding` float32 `(D,)`.
+
+    `samples` is how many of the decoded samples are speech (None: all of them; the rest is what filled up the last
+    token), `gain` the peak 0..1 of what was encoded, since a codec hears everything at full level."""
+
+    tokens: npt.NDArray[np.int64]
+    embedding: Samples
+    samples: int | None = None
+    gain: float = 1.0
+
+
+class Codec(Engine, Protocol):
+    """Speech to tokens and back. One model, shared: what several callers ask at once is joined into one pass.
+
+    All may raise `CodecError`. Cancelling a caller takes its work out of the queue."""
+
+    rate: int  # Hz of what it decodes
+
+    async def encode(self, pcm: bytes, rate: int, embedding: Samples | None = None, gain: float | None = None) -> Coded:
+        """`pcm` at `rate` Hz as tokens. With `embedding` that one is kept instead of the speech's own; with `gain`
+        the speech is taken to have that peak (so that pieces of one recording keep their levels)."""
+        ...
+
+    async def decode(self, coded: Coded) -> bytes:
+        """PCM at the codec's rate, exactly `coded.samples` long."""
+        ...
+
+    def stream(
+        self, tokens: AsyncIterator[Sequence[int]], embedding: Samples, gain: float = 1.0
+    ) -> AsyncIterator[bytes]:
+        """PCM while the tokens still come in, in overlapping windows. Read it within `aclosing`."""
+        ...
+
+    async def embedding(self, reference: Path) -> Samples:
+        """The voice of a recording (16-bit WAV), kept once computed. Raises `ConfigError` where it cannot be read."""
+        ...
+
+    async def convert(self, pcm: bytes, rate: int, embedding: Samples | None = None) -> bytes:
+        """`pcm` through the codec at the codec's rate, as long as it was, in the voice of `embedding` (None: its own)."""
+        ...
+
+
 def load(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     """The engine `name` of `kind`, not yet started.
 
