@@ -1,0 +1,110 @@
+"""Blocking engines read as async generators: made on a worker's thread, taken one piece at a time by the loop.
+
+Closing either generator (or cancelling its reader) stops the engine after the piece in flight and waits for nothing:
+the worker is first in, first out, so whatever comes next begins when that piece is done.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Executor
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+LIMIT = 2048  # pieces a producer may be ahead of its reader; a full buffer makes the producer wait
+
+
+class _End:
+    """What comes after the last piece."""
+
+
+_END: Final = _End()
+
+
+async def pull(make: Callable[[], Iterator[T]], executor: Executor) -> AsyncGenerator[T, None]:
+    """What the iterator of `make()` yields, each piece made when it is asked for. Nothing is made ahead, so streams
+    that share a worker take turns, and between two pieces the worker is free.
+
+    `executor` has one worker: the iterator's closing has to come after its step in flight. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    source: list[Iterator[T]] = []
+
+    def step() -> T | _End:
+        if not source:
+            source.append(make())
+        return next(source[0], _END)
+
+    try:
+        while not isinstance(piece := await loop.run_in_executor(executor, step), _End):
+            yield piece
+    finally:
+        with contextlib.suppress(RuntimeError):  # the executor is shut down already
+            executor.submit(_close, source)
+
+
+def _close(source: list[Iterator[T]]) -> None:
+    if source and (close := getattr(source[0], "close", None)):
+        close()
+
+
+class _Basin(asyncio.Queue[T | _End]):
+    """A bounded buffer filled by one thread and emptied by the loop."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._loop_ = asyncio.get_running_loop()
+        self._room = threading.Semaphore(limit)
+        self._closed = threading.Event()
+
+    def give(self, piece: T) -> bool:
+        """From the thread: add `piece`, waiting for room. False once nobody reads any more: stop producing."""
+        self._room.acquire()
+        return self._post(piece)
+
+    def finish(self) -> None:
+        self._post(_END)
+
+    def _post(self, piece: T | _End) -> bool:
+        if self._closed.is_set():
+            return False
+        try:
+            self._loop_.call_soon_threadsafe(self.put_nowait, piece)
+        except RuntimeError:  # the loop is closed
+            self._closed.set()
+        return not self._closed.is_set()
+
+    async def take(self) -> T | _End:
+        piece = await self.get()
+        self._room.release()
+        return piece
+
+    def close(self) -> None:
+        self._closed.set()
+        self._room.release()  # a producer that waits for room learns of it
+
+
+async def pour(
+    produce: Callable[[Callable[[T], bool]], None], executor: Executor, limit: int = LIMIT
+) -> AsyncGenerator[T, None]:
+    """What `produce(give)` hands to `give`, for engines that call back with what they make. It runs on a worker of
+    `executor` without waiting for its reader until it is `limit` pieces ahead; then `give` waits, and the worker too.
+
+    `give` returns False once nobody reads any more; `produce` must then return. Raises what `produce` raises."""
+    basin: _Basin[T] = _Basin(limit)
+
+    def work() -> None:
+        try:
+            produce(basin.give)
+        finally:
+            basin.finish()
+
+    job = asyncio.get_running_loop().run_in_executor(executor, work)
+    try:
+        while not isinstance(piece := await basin.take(), _End):
+            yield piece
+        await job
+    finally:
+        basin.close()
+        job.cancel()  # takes it out of the worker's queue if it has not begun

@@ -1,0 +1,66 @@
+"""Long texts in pieces that an engine makes in one go, each at its offset. Pure.
+
+One call of an engine cannot be suspended without keeping its thread, so its audio is buffered whole; what bounds that
+buffer is the length of the text of one call.
+"""
+
+import re
+
+from server.pipelines.engines import Speech, Word
+
+_QUIET = frozenset(".,;:!?'\"()-–—…’“”")
+_ENDS = (re.compile(r"[.!?…。！？]+[\"'”’)]*\s+"), re.compile(r"[,;:—、，；：]\s*"), re.compile(r"\s+"))
+
+
+def pieces(text: str, limit: int) -> list[tuple[int, str]]:
+    """`text` cut at the end of a sentence, else of a clause, else of a word, else anywhere, into pieces that take about
+    as long to say as `limit` letters. One that is short enough stays whole. `(offset, piece)` each, in order."""
+    cut: list[tuple[int, str]] = []
+    start = 0
+    while start < len(text):
+        end = _reach(text, start, limit)
+        if end < len(text):
+            end = _boundary(text, start, end)
+        cut.append((start, text[start:end]))
+        start = end
+    return cut
+
+
+def speakable(text: str) -> bool:
+    """Whether there is a letter or a digit in `text`."""
+    return any(c.isalnum() for c in text)
+
+
+def _reach(text: str, start: int, limit: int) -> int:
+    for end in range(start, len(text)):
+        limit -= _cost(text[end])
+        if limit < 0:
+            return max(end, start + 1)
+    return len(text)
+
+
+def _cost(char: str) -> int:
+    """How many letters it sounds like: a digit is a word ("7"), a symbol may be several ("€", an emoji)."""
+    if char.isdigit():
+        return 6
+    if char.isalpha():
+        return 1 if char < "\u2e80" else 4  # an ideograph is a syllable
+    return 1 if char.isspace() or char in _QUIET else 12
+
+
+def _boundary(text: str, start: int, end: int) -> int:
+    for pattern in _ENDS:
+        if found := [m.end() for m in pattern.finditer(text, start, end)]:
+            return found[-1]
+    return end
+
+
+def later(speech: Speech, characters: int, ms: float) -> Speech:
+    """`speech` of a piece as part of the whole, whose text and sound began earlier."""
+    if not speech.words or not (characters or ms):
+        return speech
+    return Speech(speech.pcm, tuple(_moved(word, characters, ms) for word in speech.words))
+
+
+def _moved(word: Word, characters: int, ms: float) -> Word:
+    return Word(word.start + characters, word.end + characters, word.start_ms + ms, word.end_ms + ms)

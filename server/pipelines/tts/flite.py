@@ -1,0 +1,141 @@
+"""Flite, Carnegie Mellon's small synthesiser, in process: American voices, natural enough for a recogniser.
+
+Library: libflite 2.2 (Debian's `libflite1`). It streams, knows when each word sounds, and runs on several threads.
+"""
+
+import asyncio
+import functools
+import unicodedata
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from server.audio import SAMPLE, Resampler
+from server.errors import ConfigError
+from server.pipelines.engines import Speech, Voice, Word
+from server.pipelines.threads import pour
+from server.pipelines.tts import _libflite
+from server.pipelines.tts._pieces import later, pieces, speakable
+
+RATE = 16_000  # Hz
+PIECE = 160  # letters in one call of the library: about 12 s of speech, 0.4 MB
+NAMES = ("slt", "rms", "awb", "kal", "kal16")
+_LOOKS_LIKE = {
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "–": "-",
+    "—": ",",
+    "…": ".",
+    "×": "x",
+    "æ": "e",
+    "ø": "o",
+    "ß": "s",
+}
+
+
+def create(voice: str = "slt", workers: int = 4) -> "Flite":
+    """`voice`: who speaks where a character names no voice; `workers`: how many utterances are made at the same time.
+
+    Raises `ConfigError` for an unknown voice, `EngineUnavailable` without the library."""
+    return Flite(voice, workers)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to say it: the voice, and factors of its speed and its pitch."""
+
+    voice: str = "slt"
+    speed: float = 1.0
+    pitch: float = 1.0
+
+
+class Flite:
+    rate = RATE
+    streams = 20
+
+    def __init__(self, voice: str, workers: int) -> None:
+        self._voice = _known(voice)
+        self._workers = workers
+        self._executor: ThreadPoolExecutor | None = None
+        _libflite.library()
+
+    async def start(self) -> None:
+        self._executor = ThreadPoolExecutor(self._workers, "flite")
+        warm = asyncio.get_running_loop().run_in_executor
+        await warm(self._executor, say, "Hello.", Manner(self._voice), lambda speech: True)
+
+    async def stop(self) -> None:
+        if self._executor:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    def voices(self) -> Sequence[str]:
+        return NAMES
+
+    def open(self, voice: Voice) -> "FliteSpeaker":
+        """`voice.options` may hold `pitch`, a factor. Raises `ConfigError`."""
+        assert self._executor, "not started"
+        speed, pitch = _factor("speed", voice.speed), _factor("pitch", voice.options.get("pitch", 1.0))
+        return FliteSpeaker(Manner(_known(voice.name or self._voice), speed, pitch), self._executor)
+
+
+class FliteSpeaker:
+    def __init__(self, manner: Manner, executor: ThreadPoolExecutor) -> None:
+        self._manner = manner
+        self._executor = executor
+
+    async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
+        """Long texts are made a piece at a time: each whole, ahead of the listener, but the next one only when the
+        listener has taken it. So a listener who pauses keeps no worker, and at most one piece in memory."""
+        spoken = 0  # bytes
+        for offset, piece in pieces(text, PIECE):
+            before = spoken / SAMPLE / RATE * 1000
+            async with aclosing(pour(functools.partial(say, piece, self._manner), self._executor)) as made:
+                async for speech in made:
+                    spoken += len(speech.pcm)
+                    yield later(speech, offset, before)
+
+    async def close(self) -> None:
+        return None
+
+
+def say(text: str, manner: Manner, give: Callable[[Speech], bool]) -> None:
+    """Speak a short text in this thread; `give` takes the pieces and returns False to stop.
+
+    Raises `EngineUnavailable`."""
+    plain = ascii_like(text)
+    if not speakable(plain):
+        return
+    resampler: list[Resampler] = []
+
+    def give_on(pcm: bytes, rate: int, words: tuple[Word, ...], last: bool) -> bool:
+        if not resampler:
+            resampler.append(Resampler(rate, RATE))
+        return give(Speech(resampler[0].push(pcm, last), words))
+
+    _libflite.utter(plain, f"cmu_us_{manner.voice}", manner.speed, manner.pitch, give_on)
+
+
+def ascii_like(text: str) -> str:
+    """`text` in the ASCII that flite can read, character for character, so that positions stay what they are."""
+    return "".join(c if " " <= c <= "~" else _ascii(c) for c in text)
+
+
+def _ascii(char: str) -> str:
+    like = _LOOKS_LIKE.get(char.lower()) or unicodedata.normalize("NFKD", char)[:1]
+    return like if " " <= like <= "~" else " "
+
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        raise ConfigError(f"flite has no voice {name!r}; there are: {', '.join(NAMES)}")
+    return name
+
+
+def _factor(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or not 0.25 <= value <= 4:
+        raise ConfigError(f"flite: {name} = {value!r} is not a number from 0.25 to 4")
+    return float(value)
