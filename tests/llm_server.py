@@ -30,7 +30,7 @@ How it behaves (constructor arguments, all attributes that may be changed betwee
 What it saw: `requests`, a list of `Seen` in order of arrival, each with
   body, headers, messages, prompt (as a chat template would write it), sent (tokens), text (what was sent),
   finish ("stop", "length", or None), aborted (the client left before the end), done (an Event: it is over)
-  cached       how many characters of the prompt an earlier prompt with its answer begins with: what a prefix cache saves
+  cached       characters of the prompt that an earlier prompt with its answer begins with: what a cache saves
 and `hits`, a count of all requests by path. `await server.idle()` waits until no request is in flight.
 """
 
