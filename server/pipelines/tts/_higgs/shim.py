@@ -1,0 +1,29 @@
+"""Makes `import torchaudio` work beside a CPU-only torch.
+
+PyPI's torchaudio is linked against CUDA; without it the import fails in its compiled part and takes transformers' codec
+classes along, though only its pure Python resampling is needed."""
+
+import sys
+import types
+
+
+def usable() -> None:
+    """Import torchaudio, without its compiled extension where that cannot be loaded. Raises `ImportError` if absent."""
+    try:
+        import torchaudio
+    except OSError:
+        for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
+            del sys.modules[name]
+        sys.modules["torchaudio._extension"] = _no_extension()
+        import torchaudio
+
+
+def _no_extension() -> types.ModuleType:
+    module = types.ModuleType("torchaudio._extension")
+    vars(module).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+        _IS_ALIGN_AVAILABLE=False,
+        fail_if_no_align=lambda function: function,
+        _check_cuda_version=lambda: None,
+    )
+    return module
