@@ -12,10 +12,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from server.audio import SAMPLE, Resampler
-from server.errors import ConfigError
+from server.errors import TTSError
 from server.pipelines.engines import Speech, Voice, Word
 from server.pipelines.threads import pour
 from server.pipelines.tts import _libflite
+from server.pipelines.tts._options import number, one_of
 from server.pipelines.tts._pieces import later, pieces, speakable
 
 RATE = 16_000  # Hz
@@ -57,7 +58,7 @@ class Flite:
     streams = 20
 
     def __init__(self, voice: str, workers: int) -> None:
-        self._voice = _known(voice)
+        self._voice = one_of("flite", "voice", voice, NAMES)
         self._workers = workers
         self._executor: ThreadPoolExecutor | None = None
         _libflite.library()
@@ -77,9 +78,11 @@ class Flite:
 
     def open(self, voice: Voice) -> "FliteSpeaker":
         """`voice.options` may hold `pitch`, a factor. Raises `ConfigError`."""
-        assert self._executor, "not started"
-        speed, pitch = _factor("speed", voice.speed), _factor("pitch", voice.options.get("pitch", 1.0))
-        return FliteSpeaker(Manner(_known(voice.name or self._voice), speed, pitch), self._executor)
+        if not self._executor:
+            raise TTSError("engine 'flite' is not started")
+        name = one_of("flite", "voice", voice.name or self._voice, NAMES)
+        pitch = number("flite", voice.options, "pitch", 1, 0.25, 4)
+        return FliteSpeaker(Manner(name, voice.speed, pitch), self._executor)
 
 
 class FliteSpeaker:
@@ -127,15 +130,3 @@ def ascii_like(text: str) -> str:
 def _ascii(char: str) -> str:
     like = _LOOKS_LIKE.get(char.lower()) or unicodedata.normalize("NFKD", char)[:1]
     return like if " " <= like <= "~" else " "
-
-
-def _known(name: str) -> str:
-    if name not in NAMES:
-        raise ConfigError(f"flite has no voice {name!r}; there are: {', '.join(NAMES)}")
-    return name
-
-
-def _factor(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or not 0.25 <= value <= 4:
-        raise ConfigError(f"flite: {name} = {value!r} is not a number from 0.25 to 4")
-    return float(value)
