@@ -1,0 +1,187 @@
+"""Who may use an engine now: as many streams as it carries in real time, the others in a bounded, fair queue.
+
+A stream takes its turn for every piece it makes, so the engine's time goes where it is needed:
+first to those whose listener is about to run dry, then to those with nothing to play yet, the least recently served
+client first, then to those that are ahead of their listener.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+from server.errors import EngineBusy
+
+DUE_MS = 250.0  # less audio than this ahead of the listener is urgent
+
+
+class Need(IntEnum):
+    """Why a stream wants the engine, most urgent first."""
+
+    DUE = 0
+    FIRST = 1
+    AHEAD = 2
+
+
+class Listener:
+    """How much audio lies ahead of somebody who plays it as it comes. Pure; times in seconds, audio in ms."""
+
+    def __init__(self) -> None:
+        self.sent_ms = 0.0
+        self._dry_at: float | None = None
+
+    def sent(self, ms: float, now: float) -> None:
+        self.sent_ms += ms
+        self._dry_at = max(self._dry_at or now, now) + ms / 1000
+
+    def ahead_ms(self, now: float) -> float:
+        return max(0.0, ((self._dry_at or now) - now) * 1000)
+
+
+class Stream:
+    """One stream of speech and its claim on the engine."""
+
+    def __init__(self, admission: "Admission", client: str, number: int) -> None:
+        self.client, self.number = client, number
+        self.listener = Listener()
+        self.since = 0  # its place among all that ever waited
+        self.admitted = False
+        self._admission = admission
+
+    def need(self, now: float) -> Need:
+        if not self.listener.sent_ms:
+            return Need.FIRST
+        return Need.DUE if self.listener.ahead_ms(now) < DUE_MS else Need.AHEAD
+
+    def begin(self) -> None:
+        """Something new is to be said. To a listener who has heard everything it is like the first thing."""
+        if not self.listener.ahead_ms(self._admission.clock()):
+            self.listener = Listener()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the engine for one piece. Raises `EngineBusy` for a stream that was never admitted and cannot be."""
+        await self._admission._take(self)
+        try:
+            yield
+        finally:
+            self._admission._give_back()
+
+    def sent(self, ms: float) -> None:
+        """`ms` of audio have gone to the listener."""
+        self.listener.sent(ms, self._admission.clock())
+
+
+class Admission:
+    """The claims on one engine. `streams`: turns at once; `waiting`: streams not yet admitted that may queue, for at
+    most `patience_s`; a stream once admitted is never refused."""
+
+    def __init__(
+        self, streams: int, *, waiting: int = 32, patience_s: float = 10.0, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.streams, self.waiting, self.patience_s = streams, waiting, patience_s
+        self.refused = 0
+        self._own_clock = clock
+        self._running = 0
+        self._queue: dict[Stream, asyncio.Future[None]] = {}
+        self._served: dict[str, int] = {}  # when each client with a stream here was last let in
+        self._open: Counter[str] = Counter()
+        self._count = 0
+        self._wait_s = 0.0  # how long a newcomer waits for a place, smoothed
+
+    def clock(self) -> float:
+        return self._own_clock() if self._own_clock else asyncio.get_running_loop().time()
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def stream(self, client: str = "") -> AsyncIterator[Stream]:
+        """A stream for `client` (an address: streams of one client share its place in the queue)."""
+        self._open[client] += 1
+        try:
+            yield Stream(self, client, self._next())
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+                self._served.pop(client, None)
+
+    def order(self, stream: Stream, now: float) -> tuple[float, ...]:
+        """The smallest goes next."""
+        need = stream.need(now)
+        if need is Need.FIRST:
+            return need, self._served.get(stream.client, 0), stream.since
+        return need, stream.listener.ahead_ms(now), stream.since
+
+    def retry_after(self) -> float:
+        """Seconds after which a refused client may find a place."""
+        return min(30.0, max(1.0, self._wait_s))
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _newcomers(self) -> int:
+        return sum(not stream.admitted for stream in self._queue)
+
+    async def _take(self, stream: Stream) -> None:
+        stream.since = self._next()
+        if self._running < self.streams and not self._pending():
+            self._let_in(stream)
+        else:
+            await self._wait(stream)
+
+    async def _wait(self, stream: Stream) -> None:
+        newcomer = not stream.admitted
+        if newcomer and self._newcomers() >= self.waiting:
+            raise self._busy()
+        came, place = self.clock(), asyncio.get_running_loop().create_future()
+        self._queue[stream] = place
+        try:
+            async with asyncio.timeout(self.patience_s if newcomer else None):
+                await self._stand(place)
+        except TimeoutError:
+            raise self._busy() from None
+        finally:
+            del self._queue[stream]
+        if newcomer:
+            self._wait_s += 0.2 * (self.clock() - came - self._wait_s)
+
+    async def _stand(self, place: asyncio.Future[None]) -> None:
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._give_back()  # cancelled just as it was let in
+            raise
+
+    def _pending(self) -> list[Stream]:
+        return [stream for stream, place in self._queue.items() if not place.done()]
+
+    def _busy(self) -> EngineBusy:
+        self.refused += 1
+        return EngineBusy("all voices are in use; try again later", retry_after=self.retry_after())
+
+    def _let_in(self, stream: Stream) -> None:
+        self._running += 1
+        stream.admitted = True
+        self._served[stream.client] = self._next()
+
+    def _give_back(self) -> None:
+        self._running -= 1
+        # Decided a step later, so that the stream that just made a piece can compete for the next one.
+        asyncio.get_running_loop().call_soon(self._choose)
+
+    def _choose(self) -> None:
+        now = self.clock()
+        while self._running < self.streams and (waiting := self._pending()):
+            chosen = min(waiting, key=lambda stream: self.order(stream, now))
+            self._let_in(chosen)
+            self._queue[chosen].set_result(None)
