@@ -187,6 +187,7 @@ def test_cancelling_a_waiting_stream_leaves_its_place_to_the_next(moment: str) -
             if moment == "waiting":
                 leaver.cancel()
                 await asyncio.wait([leaver])
+        await asyncio.sleep(0)
         leaver.cancel()  # in the other case its place has been given to it, and it has not run since
         await asyncio.wait([leaver, stayer])
         assert leaver.cancelled()
