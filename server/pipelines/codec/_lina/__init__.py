@@ -1,0 +1,1 @@
+"""The package `linacodec`, opened with an explicit device and without what is not needed."""
