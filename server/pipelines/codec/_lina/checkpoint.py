@@ -14,7 +14,7 @@ from server.errors import ConfigError, EngineUnavailable
 HUB = "YatharthS/LinaCodec"
 DECODING = ("config.yaml", "model.safetensors", "vocoder/config.yaml", "vocoder/pytorch_model.bin")
 ENCODING = "wavlm_encoder.pth"
-TRUSTED = ("linacodec.", "vocos.")
+TRUSTED = ("linacodec.", "vocos.", "server.pipelines.codec._lina.")
 
 
 def find(model: str, revision: str, cache: Path | None, encoder: bool) -> Path:
@@ -63,8 +63,8 @@ def default_cache() -> Path:
         return Path.home() / ".cache" / "huggingface"
 
 
-def read(file: Path, trust: Sequence[str]) -> dict[str, Any]:
-    """A configuration, if every class it names is of LinaCodec or Vocos or of a package in `trust`."""
+def read(file: Path) -> dict[str, Any]:
+    """A configuration, not yet trusted."""
     yaml = importlib.import_module("yaml")
     try:
         config = yaml.safe_load(file.read_text())
@@ -72,11 +72,15 @@ def read(file: Path, trust: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{file}: not a configuration of LinaCodec")
+    return config
+
+
+def approve(config: dict[str, Any], trust: Sequence[str]) -> None:
+    """Raises `ConfigError` unless every class it names is of LinaCodec, of Vocos or of a package in `trust`."""
     allowed = TRUSTED + tuple(name.rstrip(".") + "." for name in trust)
     for name in _classes(config):
         if not name.startswith(allowed):
-            raise ConfigError(f"{file} would call {name}: not trusted ([codec] trust lists further packages)")
-    return config
+            raise ConfigError(f"the model's configuration would call {name} ([codec] trust lists further packages)")
 
 
 def _classes(node: Any) -> Iterator[str]:

@@ -59,5 +59,5 @@ def _no_extension() -> types.ModuleType:
 def _quiet() -> None:
     """It logs to a handler of its own, and asks for CUDA's autocast wherever it runs."""
     logging.getLogger("kanade_tokenizer").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*device_type of 'cuda'.*")
+    warnings.filterwarnings("ignore", message=".*device_type of 'cuda'.*|CUDA is not available or torch_xla.*")
     warnings.filterwarnings("ignore", message=".*torch.cuda.amp.autocast.*", category=FutureWarning)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from server.errors import CodecError, ConfigError
+from server.errors import CodecError, ConfigError, ParleyError
 from server.pipelines.codec._lina import checkpoint
 from server.pipelines.codec._lina.imports import module
 from server.pipelines.codec._tokens import SOURCE_SPAN, WIDTH, Tokens
@@ -52,10 +52,12 @@ class LinaNetwork:
         self._torch = module("torch")
         directory = checkpoint.find(self._model_name, self._revision, self._cache, self._encoder)
         self._place()
-        self._codec = self._open_codec(directory)
-        self._vocoder = self._open_vocoder(directory)
-        self._steady()
-        self._warm_up()
+        try:
+            self._open(directory)
+        except ParleyError:
+            raise
+        except Exception as error:  # torch, safetensors, jsonargparse and pickle each have their own
+            raise ConfigError(f"[codec] model = {str(directory)!r} cannot be loaded: {error}") from error
         log.info(
             "LinaCodec on %s, autocast %s, %s, ready in %.1f s",
             self._device,
@@ -63,6 +65,12 @@ class LinaNetwork:
             "encodes and decodes" if self._encoder else "decodes only",
             time.monotonic() - begin,
         )
+
+    def _open(self, directory: Path) -> None:
+        self._codec = self._open_codec(directory)
+        self._vocoder = self._open_vocoder(directory)
+        self._steady()
+        self._warm_up()
 
     def encode(self, samples: Samples) -> tuple[Tokens, Samples]:
         if not self._encoder:
@@ -96,11 +104,12 @@ class LinaNetwork:
             raise ConfigError(f"[codec] device = {self._device!r}, but torch sees no GPU here; use device = 'auto'")
 
     def _open_codec(self, directory: Path) -> Any:
-        config = checkpoint.read(directory / "config.yaml", self._trust)
+        config = checkpoint.read(directory / "config.yaml")
         if not self._encoder:
-            _extractor(config)["ssl_feature_extractor"] = OUTLINE
+            _arguments(config)["ssl_feature_extractor"] = OUTLINE
         elif self._cache:
             self._torch.hub.set_dir(str(self._cache / "torch"))  # where its own extractor fetches WavLM to
+        checkpoint.approve(config, self._trust)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             module("yaml").safe_dump(config, file)
             file.flush()
@@ -118,8 +127,9 @@ class LinaNetwork:
         codec.wavlm_model, codec.distilled_layers = wavlm, DISTILLED
 
     def _open_vocoder(self, directory: Path) -> Any:
-        checkpoint.read(directory / "vocoder" / "config.yaml", self._trust)
-        vocos = module("linacodec.vocoder.vocos").Vocos.from_hparams(str(directory / "vocoder" / "config.yaml"))
+        config = directory / "vocoder" / "config.yaml"
+        checkpoint.approve(checkpoint.read(config), self._trust)
+        vocos = module("linacodec.vocoder.vocos").Vocos.from_hparams(str(config))
         weights = self._torch.load(directory / "vocoder" / "pytorch_model.bin", map_location="cpu", weights_only=True)
         vocos.load_state_dict(weights)
         return vocos.to(self._device).eval()
@@ -158,8 +168,8 @@ class LinaNetwork:
         return time.monotonic() - begin
 
 
-def _extractor(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of the configuration that names the feature extractor."""
+def _arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """The model's own part of the configuration."""
     arguments = config.get("model", {}).get("init_args")
     if not isinstance(arguments, dict) or "ssl_feature_extractor" not in arguments:
         raise ConfigError("config.yaml: not a configuration of LinaCodec (model.init_args.ssl_feature_extractor)")
