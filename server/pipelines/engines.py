@@ -8,7 +8,7 @@ Audio everywhere: signed 16-bit little-endian mono PCM in `bytes`, except where 
 
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -161,7 +161,7 @@ class STT(Engine, Protocol):
 class LLM(Engine, Protocol):
     notice: str  # what the user should be told once about this model; usually empty
 
-    def stream(self, messages: Sequence[Message], settings: LLMSettings) -> AsyncIterator[str]:
+    def stream(self, messages: Sequence[Message], settings: LLMSettings) -> AsyncGenerator[str, None]:
         """The reply in deltas of text. Read it within `aclosing`: closing it cancels the request.
 
         Raises `LLMError`."""
@@ -171,7 +171,7 @@ class LLM(Engine, Protocol):
 class Speaker(Protocol):
     """One voice in one conversation; holds its rolling context where the engine has one. One utterance at a time."""
 
-    def speak(self, text: str) -> AsyncIterator[Speech]:
+    def speak(self, text: str) -> AsyncGenerator[Speech, None]:
         """`text` (a sentence or more) as speech, piece by piece as it is made. Read it within `aclosing`: closing it
         stops the engine after the piece in flight. Raises `TTSError`."""
         ...

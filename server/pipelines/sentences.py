@@ -2,7 +2,7 @@
 
 import asyncio
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from server.pipelines.boundaries import CLAUSES, Verdict, has_words, judge, judge_clause, next_mark, past
 
@@ -98,7 +98,7 @@ class Splitter:
 
 async def sentences(
     tokens: AsyncIterator[str], *, idle_s: float = 0.35, eager: bool = False, language: str = "en"
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """Regroup a stream of text deltas into speakable sentences, stripped, in order, nothing lost.
 
     After `idle_s` seconds without a delta, or at once on an empty one, a finished sentence is let go without knowing

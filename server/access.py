@@ -1,0 +1,30 @@
+"""Access: who may connect. An optional token, and the origins that a browser may come from."""
+
+import hmac
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from server.settings import ServerSettings
+
+PREFIX = "parley.token."  # of the subprotocol that carries the token, for browsers that cannot set headers
+
+
+def token_fits(connection: HTTPConnection, settings: ServerSettings, subprotocols: Iterable[str] = ()) -> bool:
+    """Whether it brings the token: as `Authorization: Bearer`, as `?token=`, or as a subprotocol."""
+    if not settings.token:
+        return True
+    scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+    given = [bearer.strip()] if scheme.lower() == "bearer" else []
+    given += connection.query_params.getlist("token")
+    given += [name.removeprefix(PREFIX) for name in subprotocols if name.startswith(PREFIX)]
+    return any(hmac.compare_digest(token.encode(), settings.token.encode()) for token in given)
+
+
+def origin_fits(connection: HTTPConnection, settings: ServerSettings) -> bool:
+    """Whether the page it comes from may connect: the server's own, or a configured one. No browser, no origin."""
+    origin = connection.headers.get("origin")
+    if origin is None or "*" in settings.origins or origin in settings.origins:
+        return True
+    return urlsplit(origin).netloc == connection.headers.get("host")

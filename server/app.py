@@ -1,0 +1,66 @@
+"""The application: engines opened for its lifetime, the routes, the page."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from server import characters
+from server.errors import LimitError
+from server.http import health
+from server.lobby import Lobby
+from server.rack import Rack
+from server.settings import ROOT, Settings
+from server.telemetry import log, watch_loop
+from server.ws.conversation import Conversation
+
+
+def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
+    """Parley as an ASGI application. `rack`: engines to use instead of those that `settings` name.
+
+    Raises `ConfigError`, `EngineUnavailable`."""
+    rack = rack or Rack.of(settings)
+    lobby = Lobby(settings.server.sessions, settings.server.resume_s)
+    everybody = characters.read(settings.characters.directory)
+    characters.chosen(everybody, settings.characters.active)
+    conversation = Conversation(rack, lobby, everybody, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with rack:
+            if rack.llm.notice:
+                log.warning(rack.llm.notice)
+            watch = asyncio.create_task(watch_loop())
+            yield
+            watch.cancel()
+
+    routes = [
+        *health.routes(rack, lobby, _version()),
+        WebSocketRoute("/ws", conversation),
+        Mount("/", StaticFiles(directory=ROOT / "static", html=True)),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.state.lobby, app.state.rack, app.state.settings = lobby, rack, settings
+    return app
+
+
+async def drain(lobby: Lobby, patience_s: float) -> None:
+    """Let every conversation end its sentence, then close it with 1012; nobody new is admitted."""
+    lobby.closing = True
+    sessions = list(lobby.sessions)
+    await asyncio.gather(*(session.drain(patience_s) for session in sessions))
+    for session in sessions:
+        session.end(LimitError("the server is restarting; connect again in a moment", code="restart", close=1012))
+    with suppress(TimeoutError):
+        await asyncio.wait_for(lobby.emptied.wait(), 2)
+
+
+def _version() -> str:
+    try:
+        return version("parley")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,55 @@
+"""The cast: the characters of one conversation, who of them is present, and their open speakers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from server.characters import Character, addressed, chosen
+from server.pipelines.engines import Speaker
+from server.rack import Rack
+
+
+class Cast:
+    """`everybody` is who may be chosen; `active` the ids of those present, the first character if empty.
+
+    Raises `ConfigError` for an id that does not exist."""
+
+    def __init__(self, rack: Rack, everybody: Mapping[str, Character], active: Sequence[str]) -> None:
+        self._rack = rack
+        self.everybody = everybody
+        self._speakers: dict[str, tuple[Speaker, int]] = {}
+        self.last: Character | None = None
+        self.choose(active or [next(iter(everybody))])
+
+    def choose(self, ids: Sequence[str]) -> None:
+        """These are present from now on. Raises `ConfigError`, and changes nothing, for one that does not exist."""
+        self.present = {character.id: character for character in chosen(self.everybody, ids)}
+
+    def addressed(self, text: str, otherwise: Literal["last", "all"]) -> list[Character]:
+        """Who answers `text`."""
+        return addressed(text, list(self.present.values()), self.last, otherwise)
+
+    def named(self, id: str | None) -> Character:
+        """The character `id`; None: the last who spoke, or the first present. Raises `ConfigError`."""
+        if id:
+            return chosen(self.everybody, [id])[0]
+        return self.last or next(iter(self.present.values()))
+
+    def speaker(self, character: Character) -> tuple[Speaker, int]:
+        """The character's speaker and its rate, opened at first use. Raises `ConfigError` for an unknown voice."""
+        if character.id not in self._speakers:
+            self._speakers[character.id] = self._rack.open(character.voice)
+        return self._speakers[character.id]
+
+    def names(self) -> list[str]:
+        """All names, as a model may write them before its lines."""
+        return [name for c in self.present.values() for name in (c.name, *c.aliases)]
+
+    def cards(self) -> list[dict[str, Any]]:
+        return [character.card() for character in self.present.values()]
+
+    def available(self) -> list[dict[str, Any]]:
+        return [character.card() for character in self.everybody.values()]
+
+    async def close(self) -> None:
+        for speaker, _ in self._speakers.values():
+            await speaker.close()

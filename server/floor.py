@@ -1,0 +1,179 @@
+"""The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
+
+At the first sign of voice a reply is paused; then the words and the length of what is said decide whether it was an
+interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard until it is over.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import inf
+
+from server.ear import EarEvent, Talking
+from server.pipelines.barge_in import InterruptRules, Verdict, judge
+from server.pipelines.turn import FalseStart, Lulled, Onset, Rejoined, Started, Stopped
+from server.reply import Phase
+
+
+class State(Enum):
+    FREE = auto()  # what the user says is a turn
+    CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
+    DEAF = auto()  # a reply sounds that may not be interrupted
+
+
+@dataclass(frozen=True)
+class Settled:
+    """In the lull: what was said so far, as a whole."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Tell the client that the user's voice started or stopped."""
+
+    started: bool
+    at_ms: float
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Hold the reply."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let the reply go on, and forget what was heard."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """The reply has lost the floor."""
+
+
+@dataclass(frozen=True)
+class Peek:
+    """Ask the recogniser for the text so far; the answer comes back as `Settled`."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Prepare an answer to `text`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The user goes on: throw the draft away."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """What was heard does not count."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The turn is over. `contested`: its final text must still be judged."""
+
+    at_ms: float
+    contested: bool = False
+
+
+Act = Announce | Pause | Resume | Interrupt | Peek | Draft | Discard | Forget | End
+
+
+class Floor:
+    """`answering` is the phase of the answer under way, None when there is none."""
+
+    def __init__(self, rules: InterruptRules, language: str, *, speculative: bool) -> None:
+        self.rules, self.speculative = rules, speculative
+        self._language = language
+        self.clear()
+
+    def clear(self) -> None:
+        """The turn under way is forgotten."""
+        self.state = State.FREE
+        self.text = ""  # of the turn under way, as recognised yet
+        self._settled = False
+        self._announced = False
+
+    def verdict(self, text: str, voiced_ms: float = 0.0, silence_ms: float = inf) -> Verdict:
+        listed = self.rules.listed(self._language)
+        return judge(self.rules, listed, text, voiced_ms=voiced_ms, silence_ms=silence_ms)
+
+    def step(self, event: EarEvent | Settled, answering: Phase | None) -> list[Act]:
+        match event:
+            case Onset():
+                return self._onset(answering)
+            case FalseStart():
+                return self._give_back("noise") if self.state is State.CONTESTED else []
+            case Started(at_ms):
+                return self._started(at_ms)
+            case Talking(voiced_ms, silence_ms):
+                return self._weigh(voiced_ms, silence_ms, answering)
+            case Lulled():
+                wanted = self.state is State.CONTESTED or (self.state is State.FREE and self.speculative)
+                return [Peek()] if wanted else []
+            case Settled(text):
+                return self._settle(text, answering)
+            case Rejoined():
+                self._settled = False
+                return [Discard()]
+            case Stopped(at_ms):
+                return self._stopped(at_ms, answering)
+
+    def _onset(self, answering: Phase | None) -> list[Act]:
+        self.clear()
+        return [Pause()] if self.contest(answering) else []
+
+    def contest(self, answering: Phase | None) -> bool:
+        """An answer has begun while the user talks on: whether it must be held."""
+        if answering is None or self.state is not State.FREE:
+            return False
+        may = self.rules.thinking if answering is Phase.THINKING else self.rules.speaking
+        self.state = State.CONTESTED if may else State.DEAF
+        return may
+
+    def _started(self, at_ms: float) -> list[Act]:
+        if self.state is State.DEAF:
+            return []
+        self._announced = True
+        return [Announce(True, at_ms)]
+
+    def _weigh(self, voiced_ms: float, silence_ms: float, answering: Phase | None) -> list[Act]:
+        if self.state is not State.CONTESTED:
+            return []
+        if answering is None:  # the reply ended by itself: what is said is an ordinary turn
+            self.state = State.FREE
+            return []
+        match self.verdict(self.text, voiced_ms, silence_ms):
+            case Verdict.INTERRUPT:
+                self.state = State.FREE
+                return [Interrupt()]
+            case Verdict.RESUME if self._settled:
+                return self._give_back("backchannel" if self.text.strip() else "noise")
+            case _:
+                return []
+
+    def _give_back(self, reason: str) -> list[Act]:
+        acts: list[Act] = [Resume(reason), Forget()]
+        if self._announced:
+            acts.append(Announce(False, -1.0))
+        self.clear()
+        return acts
+
+    def _settle(self, text: str, answering: Phase | None) -> list[Act]:
+        self.text, self._settled = text, True
+        draft = self.state is State.FREE and self.speculative and answering is None and text.strip()
+        return [Draft(text)] if draft else []
+
+    def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
+        state, announced = self.state, self._announced
+        self.clear()
+        if state is State.DEAF and answering is not None:
+            return [Forget()]
+        told: list[Act] = [Announce(False, at_ms)] if announced else []
+        return [*told, End(at_ms, contested=state is State.CONTESTED and answering is not None)]

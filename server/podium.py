@@ -1,0 +1,177 @@
+"""The podium: at most one answer sounds, at most one is drafted; each is begun, cut and thrown away here."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from server import events as e
+from server.answer import Answer
+from server.cast import Cast
+from server.characters import Character
+from server.errors import EngineError, ParleyError
+from server.history import History
+from server.pipelines.barge_in import plain
+from server.pipelines.engines import LLMSettings
+from server.rack import Rack
+from server.reply import Phase, Reply, Stage
+from server.telemetry import DRAFTS, ERRORS, INTERRUPTIONS, TURNS, log, turn_over
+from server.timeline import Timeline
+
+
+@dataclass
+class Performance:
+    """An answer, its timeline, and the task that performs it."""
+
+    answer: Answer
+    timeline: Timeline
+    kind: str
+    task: asyncio.Task[None]
+
+
+class Podium:
+    """`group` is the session's; `instructions` and `llm` hold for the answers begun from now on."""
+
+    def __init__(self, rack: Rack, cast: Cast, history: History, stage: Stage, instructions: str) -> None:
+        self._rack, self._cast, self._history = rack, cast, history
+        self.stage = replace(stage, on_error=self._count_error)
+        self.instructions = instructions
+        self.llm = LLMSettings()
+        self.group: asyncio.TaskGroup
+        self._now: Performance | None = None
+        self._draft: Performance | None = None
+        self._ids = itertools.count(1)
+        self.turn = 0
+
+    @property
+    def answering(self) -> Phase | None:
+        """The phase of the answer under way, None when there is none."""
+        return self._now.answer.phase if self._now else None
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply that sounds, or is thought."""
+        return self._now.answer.reply if self._now else None
+
+    def pause(self, reason: str) -> None:
+        if self._now:
+            self._now.answer.pause(reason)
+
+    def resume(self, reason: str, told: str | None = None) -> None:
+        if self._now:
+            self._now.answer.resume(reason, told)
+
+    def prepare(self, text: str, cast: Sequence[Character], timeline: Timeline) -> None:
+        """Draft an answer to `text`, for a turn that may not be over."""
+        self._draft = self._perform(self._answer(self.turn + 1, text, cast, timeline), timeline, "speech")
+
+    async def discard(self) -> None:
+        """Throw the draft away, without a trace."""
+        draft, self._draft = self._draft, None
+        if draft:
+            DRAFTS.labels("discarded").inc()
+            await _cancelled(draft.task)
+
+    async def answer(self, text: str, cast: Sequence[Character], timeline: Timeline, kind: str) -> None:
+        """Answer `text`, with the draft if it was made for the same words. What sounds is interrupted."""
+        await self.interrupt("text" if kind == "text" else "speech")
+        draft, self._draft = self._draft, None
+        if draft and plain(draft.answer.text) != plain(text):
+            self._draft = draft
+            await self.discard()
+            draft = None
+        self.turn += 1
+        if draft is None:
+            draft = self._perform(self._answer(self.turn, text, cast, timeline), timeline, kind)
+        else:
+            DRAFTS.labels("used").inc()
+            draft.timeline.stages |= timeline.stages
+        self._now = draft
+        TURNS.labels(kind).inc()
+        draft.answer.release()
+
+    async def say(self, text: str, character: Character, timeline: Timeline) -> None:
+        """Let `character` speak `text` as it stands. What sounds is interrupted."""
+        await self.interrupt("client")
+        self.turn += 1
+        self._now = self._perform(self._answer(self.turn, "", [character], timeline, text), timeline, "say")
+        TURNS.labels("say").inc()
+        self._now.answer.release()
+
+    async def interrupt(self, reason: str) -> None:
+        """The one way an answer ends early. The draft goes with it unless it is about to be used."""
+        now, self._now = self._now, None
+        if now is None:
+            return
+        cut = now.answer.cut()
+        now.task.cancel()
+        if cut:
+            cut.reply.mute()
+            self.stage.outbox.drop_audio(cut.reply.id)
+            told = e.ReplyInterrupted(cut.reply.id, round(cut.heard_ms, 1), cut.heard, cut.unheard, reason)
+            self.stage.outbox.tell(told)
+            INTERRUPTIONS.labels(reason).inc()
+        self._close(now, f"interrupted:{reason}")
+        await asyncio.wait([now.task])
+        if cut:
+            self.stage.outbox.drop_audio(cut.reply.id)
+
+    def _answer(self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, say: str = "") -> Answer:
+        begin = partial(self._begin, turn=turn, timeline=timeline, say=say)
+        return Answer(turn, text, cast, self._history, begin)
+
+    def _begin(self, character: Character, history: History, *, turn: int, timeline: Timeline, say: str) -> Reply:
+        """A reply of `character`'s on top of `history`: what the model thinks, or `say` as it stands."""
+        speaker, rate = self._cast.speaker(character)
+        messages = history.prompt(character, self._cast.present, self.instructions)
+        tokens = _once(say) if say else self._rack.llm.stream(messages, self.llm)
+        names = [] if say else self._cast.names()
+        return Reply(next(self._ids), turn, character.id, tokens, speaker, rate, self.stage, timeline, names=names)
+
+    def _perform(self, answer: Answer, timeline: Timeline, kind: str) -> Performance:
+        task = self.group.create_task(self._run(answer), name=f"answer {answer.turn}")
+        return Performance(answer, timeline, kind, task)
+
+    async def _run(self, answer: Answer) -> None:
+        failure: ParleyError | None = None
+        try:
+            await answer.run()
+        except* ParleyError as failed:
+            failure = next(leaf for leaf in _leaves(failed) if isinstance(leaf, ParleyError))
+        except* Exception as failed:
+            log.error("an answer failed", exc_info=failed)
+            failure = EngineError("internal error; the log tells more", code="internal")
+        if failure:
+            await answer.released.wait()  # a draft fails in silence
+            self._count_error(failure)
+            self.stage.outbox.tell(e.Error(failure.code, str(failure)))
+        if self._now and self._now.answer is answer:
+            now, self._now = self._now, None
+            self._close(now, "done")
+
+    def _close(self, now: Performance, end: str) -> None:
+        self._cast.last = now.answer.last or self._cast.last
+        reply = now.answer.reply.id if now.answer.reply else None
+        self.stage.outbox.tell(e.TurnMetrics(now.answer.turn, reply, dict(now.timeline.stages)))
+        turn_over(now.answer.turn, now.kind, end, now.timeline.stages)
+
+    def _count_error(self, error: ParleyError) -> None:
+        ERRORS.labels(error.code).inc()
+
+
+async def _once(text: str) -> AsyncGenerator[str, None]:
+    yield text
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

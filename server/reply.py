@@ -1,0 +1,243 @@
+"""A reply: one character thinks and speaks at once, can be held back, paused and resumed, and knows what was heard.
+
+    tokens -> prose -> sentences -> [queue] -> speaker -> frames -> [queue] -> pacer -> outbox
+
+Each queue is bounded, so a listener who has enough ahead of him pauses synthesis, and that the model.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from server.audio import Resampler, frames, milliseconds, size
+from server.errors import EngineError
+from server.events import (
+    Audio,
+    Error,
+    Event,
+    ReplyAudio,
+    ReplyDone,
+    ReplyPaused,
+    ReplyResumed,
+    ReplySentence,
+    ReplyStarted,
+    ReplyText,
+)
+from server.outbox import Outbox
+from server.pipelines.engines import Speaker
+from server.pipelines.pacer import Pacer
+from server.pipelines.prose import Prose, speakable
+from server.pipelines.sentences import sentences
+from server.spoken import Spoken, split_at
+from server.timeline import Timeline
+
+FRAME_MS = 20
+SENTENCES_AHEAD = 2
+
+
+class Phase(Enum):
+    THINKING = auto()  # nothing has left for the listener yet
+    SPEAKING = auto()
+    DONE = auto()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where replies sound: the way to the client, the clock, and the audio it is given. Times in ms, rate in Hz."""
+
+    outbox: Outbox
+    clock: Callable[[], float]
+    output_rate: int
+    lead_ms: float = 300
+    ahead_ms: float = 4_000
+    on_error: Callable[[EngineError], None] = lambda error: None
+
+
+class Reply:
+    """One turn of one character's. `tokens` is what it thinks, `speaker` (at `rate` Hz) how it sounds.
+
+    Nothing is told to the client before `release`; `run` ends when all of it has been heard."""
+
+    def __init__(
+        self,
+        id: int,
+        turn: int,
+        character: str,
+        tokens: AsyncGenerator[str, None],
+        speaker: Speaker,
+        rate: int,
+        stage: Stage,
+        timeline: Timeline,
+        *,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.id, self.turn, self.character = id, turn, character
+        self.timeline = timeline
+        self.phase = Phase.THINKING
+        self.thought = asyncio.Event()  # the text is complete
+        self.text = ""
+        self._tokens, self._speaker, self._stage = tokens, speaker, stage
+        self._prose = Prose(names)
+        self._pacer = Pacer(stage.lead_ms, stage.clock)
+        self._resampler = Resampler(rate, stage.output_rate)
+        self._sentences: asyncio.Queue[str | None] = asyncio.Queue(SENTENCES_AHEAD)
+        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(max(1, int(stage.ahead_ms / FRAME_MS)))
+        self._rest = b""
+        self._made_ms = 0.0
+        self._spoken: list[Spoken] = []
+        self._told = 0  # sentences
+        self._held: list[Event] | None = [ReplyStarted(id, turn, character)]
+        self._released = asyncio.Event()
+        self._pauses: set[str] = set()
+        self.failed = False
+
+    def _tell(self, event: Event) -> None:
+        if self._held is not None:
+            self._held.append(event)
+        else:
+            self._stage.outbox.tell(event)
+
+    def mute(self) -> None:
+        """From now on nothing of it is told; the way out is by cancelling `run`."""
+        self._held = []
+
+    def release(self) -> None:
+        """From now on it is told and heard."""
+        held, self._held = self._held or [], None
+        for event in held:
+            self._stage.outbox.tell(event)
+        self._released.set()
+
+    async def run(self) -> None:
+        """Think and speak until all of it has been heard. Engines' failures are told, and end it early."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._think())
+            group.create_task(self._voice())
+            await self._speak()
+        await self._pacer.heard_out()
+        self.phase = Phase.DONE
+        heard, _ = self.heard()
+        await self._stage.outbox.put(ReplyDone(self.id, heard, round(self._made_ms, 1)))
+
+    async def _think(self) -> None:
+        try:
+            async with aclosing(sentences(self._shown())) as pieces:
+                async for sentence in pieces:
+                    self.timeline.mark("first_sentence")
+                    await self._sentences.put(sentence)
+        except EngineError as error:
+            self._fail(error)
+        self.thought.set()
+        await self._sentences.put(None)
+
+    async def _shown(self) -> AsyncGenerator[str, None]:
+        """The tokens as the user may see them."""
+        async with aclosing(self._tokens) as tokens:
+            async for token in tokens:
+                self.timeline.mark("first_token")
+                if text := self._show(self._prose.push(token)):
+                    yield text
+        if text := self._show(self._prose.close()):
+            yield text
+
+    def _show(self, text: str) -> str:
+        if text:
+            self.text += text
+            self._tell(ReplyText(self.id, text))
+        return text
+
+    async def _voice(self) -> None:
+        while (sentence := await self._sentences.get()) is not None:
+            spoken = Spoken(sentence, self._made_ms)
+            self._spoken.append(spoken)
+            try:
+                if not self.failed:
+                    await self._synthesise(spoken)
+                    spoken.end_ms = self._made_ms
+            except EngineError as error:
+                self._fail(error)
+                self._spoken.pop()  # what was made of it still sounds, but cannot be told from nothing
+        await self._cut(self._resampler.push(b"", last=True), last=True)
+        await self._frames.put(None)
+
+    async def _synthesise(self, spoken: Spoken) -> None:
+        async with aclosing(self._speaker.speak(speakable(spoken.text))) as speech:
+            async for piece in speech:
+                self.timeline.mark("first_audio")
+                spoken.words.extend(piece.words)
+                await self._cut(self._resampler.push(piece.pcm))
+
+    async def _cut(self, pcm: bytes, *, last: bool = False) -> None:
+        """Queue `pcm` in frames; the last one may be short."""
+        self._made_ms += milliseconds(pcm, self._stage.output_rate)
+        whole, self._rest = frames(self._rest + pcm, size(FRAME_MS, self._stage.output_rate))
+        for frame in whole + ([self._rest] if last and self._rest else []):
+            await self._frames.put(frame)
+
+    async def _speak(self) -> None:
+        await self._released.wait()
+        while (frame := await self._frames.get()) is not None:
+            start_ms = self._pacer.sent_ms
+            await self._pacer.wait(milliseconds(frame, self._stage.output_rate))
+            self._tell_sentences(self._pacer.sent_ms)
+            if self.phase is Phase.THINKING:
+                self.phase = Phase.SPEAKING
+                await self._stage.outbox.put(ReplyAudio(self.id, self._stage.output_rate))
+                self.timeline.mark("first_sent")
+            await self._stage.outbox.put(Audio(self.id, round(start_ms, 2), frame))
+        self._tell_sentences(float("inf"))
+
+    def _tell_sentences(self, upto_ms: float) -> None:
+        while self._told < len(self._spoken) and self._spoken[self._told].start_ms < upto_ms:
+            spoken = self._spoken[self._told]
+            self._tell(ReplySentence(self.id, self._told, spoken.text, round(spoken.start_ms, 1)))
+            self._told += 1
+
+    def _fail(self, error: EngineError) -> None:
+        self.failed = True
+        self._stage.on_error(error)
+        self._tell(Error(error.code, str(error)))
+
+    def pause(self, reason: str) -> None:
+        """Hold the audio. Each reason must be resumed by itself."""
+        if not self._pauses:
+            self._pacer.pause()
+            self._tell(ReplyPaused(self.id, round(self.heard_ms, 1), reason))
+        self._pauses.add(reason)
+
+    def resume(self, reason: str, told: str | None = None) -> None:
+        """Lift the pause made for `reason`; the client is told `told`. The audio goes on from where it stopped."""
+        if reason not in self._pauses:
+            return
+        self._pauses.discard(reason)
+        if not self._pauses:
+            self._pacer.resume()
+            self._tell(ReplyResumed(self.id, round(self.heard_ms, 1), told or reason))
+
+    def played(self, ms: float) -> None:
+        """The client's word: so much of it has sounded."""
+        if ms > 0:
+            self.timeline.mark("first_heard")
+        self._pacer.played(ms)
+
+    @property
+    def heard_ms(self) -> float:
+        return self._pacer.heard_ms()
+
+    @property
+    def paused(self) -> bool:
+        return bool(self._pauses)
+
+    def rest_ms(self) -> float:
+        """How much of the sentence that sounds is still to come; 0 if none sounds."""
+        if self.phase is not Phase.SPEAKING or self.paused:
+            return 0.0
+        heard = self.heard_ms
+        ends = [s.end_ms or float("inf") for s in self._spoken if s.start_ms <= heard]
+        return max(0.0, min(ends[-1] - heard, 60_000.0)) if ends else 0.0
+
+    def heard(self) -> tuple[str, str]:
+        """What was heard of its text, to the word, and what was not."""
+        return split_at(self._spoken, self.text, self.heard_ms, complete=self.phase is Phase.DONE)
