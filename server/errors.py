@@ -82,3 +82,16 @@ class CodecError(EngineError):
     """Speech could not be encoded, or tokens could not be decoded: they are no tokens of this codec, or it failed."""
 
     code = "codec_failed"
+
+
+class UpstreamError(EngineError):
+    """A server that speech is asked of did not deliver it. `status` is what to answer where nothing was sent yet.
+
+    `code` tells how: upstream_unreachable, upstream_auth, upstream_busy, upstream_timeout, upstream_died,
+    upstream_garbled, upstream_failed."""
+
+    code = "upstream_failed"
+
+    def __init__(self, message: str, *, code: str | None = None, status: int = 502) -> None:
+        super().__init__(message, code=code)
+        self.status = status
