@@ -29,14 +29,14 @@ class Listener:
 
     def __init__(self) -> None:
         self.sent_ms = 0.0
-        self._dry_at: float | None = None
+        self.dry_at = 0.0  # when the last of it has sounded
 
     def sent(self, ms: float, now: float) -> None:
         self.sent_ms += ms
-        self._dry_at = max(self._dry_at or now, now) + ms / 1000
+        self.dry_at = max(self.dry_at, now) + ms / 1000
 
     def ahead_ms(self, now: float) -> float:
-        return max(0.0, ((self._dry_at or now) - now) * 1000)
+        return max(0.0, (self.dry_at - now) * 1000)
 
 
 class Stream:

@@ -87,7 +87,7 @@ class Joiner:
 
     def __init__(self, rate: int, seams: Seams | None = None) -> None:
         self.rate, self.seams = rate, seams or Seams()
-        self.origin: int | None = None  # bytes: where sample 0 of this segment lies in the stream; None until it sounds
+        self.origin: int | None = None  # bytes: where this segment's sample 0 lies in the stream; None until it sounds
         self._out = 0  # bytes given out
         self._held = b""  # the end of the stream, which may yet change
         self._head: bytes | None = b""  # the beginning of a segment until it sounds; None afterwards
@@ -101,6 +101,7 @@ class Joiner:
         """The next piece, of which the first `again` samples render the end of the last one once more."""
         again, reach = again * SAMPLE, self._size(SEARCH_MS)
         if self._head is not None:
+            self.origin = self.origin if self._head else None
             self._head = _laid_over(self._head, pcm[max(0, again - len(self._head)) :], again, reach)
             return self._open(last=False)
         gone = max(0, min(again, self.made) - len(self._held))  # given out already: not to be said twice
@@ -111,7 +112,7 @@ class Joiner:
         """The segment is over and another may follow: keep `pause_ms` of the silence at its end."""
         out = self._open(last=True)
         self._trim(self.seams.pause_ms if pause_ms is None else pause_ms)
-        self._head, self.origin = b"", None
+        self._head = b""
         return out + self._give(len(self._held) - self._touched)
 
     def finish(self) -> bytes:
@@ -135,9 +136,10 @@ class Joiner:
         """Lay the beginning of a segment over the end of the one before, as soon as it sounds."""
         if self._head is None:
             return b""
-        quiet = silence_before(self._head, self.rate, self.seams.floor)
-        drop = max(0, quiet - self._size(self.seams.lead_ms))
-        head, overlap = self._head[drop:], self._size(self.seams.overlap_ms)
+        quiet, overlap = silence_before(self._head, self.rate, self.seams.floor), self._size(self.seams.overlap_ms)
+        lead = max(self._size(self.seams.lead_ms), overlap if self._held else 0)  # of two segments, silences overlap
+        drop = max(0, quiet - lead)
+        head = self._head[drop:]
         if not last and len(self._head) < quiet + overlap + self._size(WINDOW_MS):
             return b""
         self._head = None

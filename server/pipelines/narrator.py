@@ -1,0 +1,150 @@
+"""Texts in, one seamless stream of speech out: sentences, the engine's turns, joins and the rate asked for."""
+
+import re
+import unicodedata
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from server.audio import SAMPLE, Resampler, milliseconds
+from server.pipelines.admission import Stream
+from server.pipelines.engines import Speaker, Speech, Word
+from server.pipelines.joins import Joiner, Seams
+from server.pipelines.sentences import Splitter
+
+FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
+LONGEST_OVERLAP_MS = 80.0
+_ASCII = str.maketrans("‘’‚‛“”„‟«»–—―−", '\'\'\'\'""""""----')
+_PAUSES = ((re.compile(r"[.!?…。！？][\"'”’)\]]*$"), 250.0), (re.compile(r"[,;:—–、，；：][\"'”’)\]]*$"), 120.0))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Chunk sizes in frames of 46.4 ms: of the first chunk, of the later ones, and how much segments may overlap."""
+
+    first: int
+    later: int
+    overlap: int
+
+    @property
+    def seams(self) -> Seams:
+        return Seams(overlap_ms=min(self.overlap * FRAME_MS, LONGEST_OVERLAP_MS))
+
+
+PRESETS = {
+    "aggressive": Preset(4, 8, 2),
+    "balanced": Preset(6, 10, 2),
+    "conservative": Preset(8, 12, 3),
+}
+DEFAULT = Preset(8, 16, 12)
+
+
+class Chunks:
+    """PCM regrouped: the first chunk of one size (the sooner it comes), the later ones of another. Pure."""
+
+    def __init__(self, first: int, later: int) -> None:
+        self._size, self._later = max(first, SAMPLE), max(later, SAMPLE)
+        self._rest = bytearray()
+
+    @classmethod
+    def of(cls, preset: Preset, rate: int) -> "Chunks":
+        first, later = (round(frames * FRAME_MS * rate / 1000) * SAMPLE for frames in (preset.first, preset.later))
+        return cls(first, later)
+
+    def push(self, pcm: bytes) -> list[bytes]:
+        """The chunks that are full now."""
+        self._rest += pcm
+        full = []
+        while len(self._rest) >= self._size:
+            full.append(bytes(self._rest[: self._size]))
+            del self._rest[: self._size]
+            self._size = self._later
+        return full
+
+    def flush(self) -> list[bytes]:
+        """What is left, as a short one."""
+        rest = [bytes(self._rest)] if self._rest else []
+        self._rest.clear()
+        return rest
+
+
+class Narrator:
+    """One voice reading texts one after the other, at `rate` Hz. Word times are ms from the beginning of its first."""
+
+    def __init__(
+        self, speaker: Speaker, source_rate: int, stream: Stream, *, rate: int = 0, seams: Seams | None = None
+    ):
+        self.rate = rate or source_rate
+        self.made_ms = 0.0  # given out so far
+        self._speaker, self._stream = speaker, stream
+        self._joiner = Joiner(source_rate, seams)
+        self._resampler = Resampler(source_rate, self.rate)
+
+    async def say(self, text: str) -> AsyncGenerator[Speech, None]:
+        """`text` as speech, piece by piece, with words whose `start` and `end` are characters of `text`.
+
+        Read it within `aclosing`. Raises `TTSError`, and `EngineBusy` if the engine never had a place for this one."""
+        self._stream.begin()
+        for offset, sentence in sentences_of(plain(text)):
+            words: list[Word] = []
+            async with aclosing(self._speaker.speak(sentence)) as pieces:
+                while piece := await self._turn(pieces):
+                    words += (replace(w, start=w.start + offset, end=w.end + offset) for w in piece.words)
+                    if speech := self._given(self._joiner.push(piece.pcm), words):
+                        yield speech
+            if speech := self._given(self._joiner.cut(pause_after(sentence)), words, last=True):
+                yield speech
+
+    def finish(self) -> Speech:
+        """The very end, faded out."""
+        return self._given(self._joiner.finish(), [], last=True, over=True) or Speech(b"")
+
+    async def _turn(self, pieces: AsyncGenerator[Speech, None]) -> Speech | None:
+        async with self._stream.turn():
+            return await anext(pieces, None)
+
+    def _given(self, pcm: bytes, words: list[Word], *, last: bool = False, over: bool = False) -> Speech | None:
+        """What goes out: `pcm` at our rate with the words whose place is known; they leave `words`."""
+        pcm = self._resampler.push(pcm, over) if pcm or over else b""
+        ms = milliseconds(pcm, self.rate)
+        self.made_ms += ms
+        if ms:
+            self._stream.sent(ms)
+        told = self._placed(words, last)
+        return Speech(pcm, told) if pcm or told else None
+
+    def _placed(self, words: list[Word], last: bool) -> tuple[Word, ...]:
+        origin = self._joiner.origin
+        if origin is None and not last:
+            return ()
+        begin = (origin or 0) / SAMPLE / self._joiner.rate * 1000
+        placed = tuple(replace(w, start_ms=w.start_ms + begin, end_ms=w.end_ms + begin) for w in words)
+        words.clear()
+        return placed
+
+
+def plain(text: str) -> str:
+    """`text` with typographic quotes and dashes as ASCII and a space for each emoji; as long as before."""
+    return "".join(" " if _picture(c) else c for c in text.translate(_ASCII))
+
+
+def sentences_of(text: str) -> list[tuple[int, str]]:
+    """The sentences of `text`, each with its offset."""
+    splitter, found, at = Splitter(), [], 0
+    for sentence in [*splitter.push(text), *splitter.finish()]:
+        at = text.index(sentence, at)
+        found.append((at, sentence))
+        at += len(sentence)
+    return found
+
+
+def pause_after(text: str) -> float:
+    """How much silence, in ms, may stay where a segment ends as `text` does."""
+    return next((ms for pattern, ms in _PAUSES if pattern.search(text.rstrip())), 40.0)
+
+
+def _picture(char: str) -> bool:
+    category = unicodedata.category(char)
+    return (
+        category in ("Cs", "Co", "Cn") or (category in ("So", "Sk") and char > "\u2190") or char in "\u200d\ufe0f\u20e3"
+    )

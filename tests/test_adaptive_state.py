@@ -1,0 +1,160 @@
+"""The adaptive stream's decisions, on a clock of our own."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import LimitError, ProtocolError
+from server.pipelines.adaptive import TEXT, Adaptive, Segment, State
+
+STORY = (
+    "Good evening, said the fox. Dr. Brown paid 3.50 for it. The night was long and cold, and nobody slept. "
+    "In the morning they went on. There was bread, cheese and a little wine."
+)
+
+
+def said(stream: Adaptive, now: float) -> list[Segment]:
+    found = []
+    while segment := stream.take(now):
+        found.append(segment)
+    return found
+
+
+def test_the_first_segment_is_short_and_the_later_ones_grow_with_the_buffer() -> None:
+    stream = Adaptive(0)
+    stream.append(STORY, 0)
+    first = stream.take(0)
+    assert first == Segment("Good evening, said the fox.", "stream")
+    stream.played(600, 0)
+    assert stream.take(0.3) == Segment("Dr. Brown paid 3.50 for it.", "stream")  # 300 ms in hand: the next sentence
+    stream.played(7_000, 0.3)
+    assert stream.take(0.4) == Segment(
+        "The night was long and cold, and nobody slept. In the morning they went on.", "batch"
+    )
+
+
+def test_a_clause_is_enough_to_start_with_but_two_words_are_not() -> None:
+    stream = Adaptive(0)
+    stream.append("Well, when the rain had stopped, they", 0)
+    assert stream.take(0) == Segment("Well, when the rain had stopped,", "stream")
+
+
+def test_without_a_boundary_the_first_words_wait_a_moment_and_then_go_whole() -> None:
+    stream = Adaptive(0)
+    stream.append("once upon a ti", 0)
+    assert stream.take(0.05) is None
+    assert stream.next_look(0.05) == pytest.approx(0.1)
+    assert stream.take(0.11) == Segment("once upon a", "stream")
+    stream.append("me there was", 0.12)
+    assert stream.take(0.12) is None
+    assert stream.take(0.25) == Segment("time there", "stream")
+
+
+def test_one_word_is_said_when_nothing_follows_it() -> None:
+    stream = Adaptive(0)
+    stream.append("Hello", 0)
+    assert stream.take(0.2) is None
+    assert stream.take(0.31) == Segment("Hello", "stream")
+
+
+def test_with_audio_in_hand_words_wait_for_the_end_of_their_sentence() -> None:
+    stream = Adaptive(0)
+    stream.append("One two three. And", 0)
+    assert stream.take(0) == Segment("One two three.", "stream")
+    stream.played(5000, 0)
+    stream.append(" then, for a very long time, nothing", 1)
+    assert stream.take(2) is None
+    stream.append(" happened. So", 2)
+    assert stream.take(2) == Segment("And then, for a very long time, nothing happened.", "batch")
+    look = stream.next_look(2)
+    assert look is not None
+    assert 2 < look <= 4.5
+
+
+def test_closing_says_all_that_is_left() -> None:
+    stream = Adaptive(0)
+    stream.append("no end here", 0)
+    assert stream.take(0) is None
+    stream.close(0)
+    assert not stream.finished
+    assert said(stream, 0) == [Segment("no end here", "stream")]
+    assert stream.finished
+    assert stream.state is State.CLOSED
+
+
+def test_after_closing_no_text_is_taken_and_the_state_is_named() -> None:
+    stream = Adaptive(0)
+    stream.close(0)
+    stream.close(0)
+    with pytest.raises(ProtocolError, match=r"is not active \(state=closed\)"):
+        stream.append("late", 1)
+    stream.end(State.CANCELLED, 1)
+    with pytest.raises(ProtocolError, match="state=cancelled"):
+        stream.append("later", 2)
+
+
+def test_the_first_end_stands_and_forgets_the_text() -> None:
+    stream = Adaptive(0)
+    stream.append(STORY, 0)
+    stream.end(State.CANCELLED, 1)
+    stream.end(State.COMPLETED, 2)
+    stream.close(3)
+    assert stream.state is State.CANCELLED
+    assert stream.take(9) is None
+    assert stream.pending == 0
+
+
+def test_any_activity_refreshes_the_idle_clock() -> None:
+    stream = Adaptive(0)
+    assert not stream.expired(29, 30)
+    for now in (4, 8, 12, 16, 20, 24, 28, 32, 36):
+        stream.append("word. ", now)
+        assert not stream.expired(now + 29, 30)
+    assert stream.expired(67, 30)
+
+
+def test_a_stream_is_not_idle_while_its_audio_sounds() -> None:
+    stream = Adaptive(0)
+    stream.played(60_000, 1)
+    assert not stream.expired(90, 30)
+    assert stream.expired(91.5, 30)
+
+
+def test_what_waits_is_bounded() -> None:
+    stream = Adaptive(0)
+    stream.append("x" * TEXT, 0)
+    with pytest.raises(LimitError):
+        stream.append("y", 0)
+
+
+@given(
+    st.lists(st.tuples(st.text("ab ,.!?-\n3", max_size=12), st.floats(0, 1), st.floats(0, 3000)), max_size=30),
+)
+def test_every_word_is_said_once_and_in_order(steps: list[tuple[str, float, float]]) -> None:
+    stream, now, found = Adaptive(0), 0.0, []
+    for text, wait, ms in steps:
+        now += wait
+        stream.append(text, now)
+        while segment := stream.take(now):
+            found.append(segment.text)
+            stream.played(ms, now)
+    stream.close(now)
+    found += [segment.text for segment in said(stream, now)]
+    assert "".join("".join(found).split()) == "".join("".join(text for text, _, _ in steps).split())
+
+
+@given(st.text("ab ,.", min_size=1, max_size=30), st.floats(0, 5000))
+def test_looking_when_told_always_empties_a_silent_stream(text: str, ms: float) -> None:
+    """A stream that gets no more text says everything it has, if looked at when it says so."""
+    stream, now = Adaptive(0), 0.0
+    stream.append(text, now)
+    stream.played(ms, now)
+    for _ in range(200):
+        while stream.take(now):
+            pass
+        look = stream.next_look(now)
+        if look is None:
+            break
+        assert look > now
+        now = look
+    assert stream.pending == 0
