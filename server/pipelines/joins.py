@@ -29,7 +29,7 @@ class Seams:
     lead_ms: float = 25.0  # silence kept before a segment's first sound
     pause_ms: float = 120.0  # silence kept after its last
     hold_ms: float = 600.0  # silence held back until it is known whether sound follows
-    floor: float = 33.0  # -60 dB
+    floor: float = 64.0  # -54 dB: under a quiet consonant, over the hiss that some engines leave
 
 
 def correlation(a: Wave, b: Wave) -> float:
@@ -88,14 +88,14 @@ class Joiner:
     def __init__(self, rate: int, seams: Seams | None = None) -> None:
         self.rate, self.seams = rate, seams or Seams()
         self.origin: int | None = None  # bytes: where this segment's sample 0 lies in the stream; None until it sounds
-        self._out = 0  # bytes given out
+        self.given = 0  # bytes given out
         self._held = b""  # the end of the stream, which may yet change
         self._head: bytes | None = b""  # the beginning of a segment until it sounds; None afterwards
 
     @property
     def made(self) -> int:
         """Bytes of the stream so far, held ones included."""
-        return self._out + len(self._held)
+        return self.given + len(self._held)
 
     def push(self, pcm: bytes, again: int = 0) -> bytes:
         """The next piece, of which the first `again` samples render the end of the last one once more."""
@@ -160,7 +160,7 @@ class Joiner:
 
     def _give(self, count: int) -> bytes:
         out, self._held = self._held[: max(0, count)], self._held[max(0, count) :]
-        self._out += len(out)
+        self.given += len(out)
         return out
 
 

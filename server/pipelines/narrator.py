@@ -114,13 +114,18 @@ class Narrator:
         return Speech(pcm, told) if pcm or told else None
 
     def _placed(self, words: list[Word], last: bool) -> tuple[Word, ...]:
-        origin = self._joiner.origin
-        if origin is None and not last:
+        """The words that have been given out by now. The last ones end where their segment does, silence cut off."""
+        if not words or (self._joiner.origin is None and not last):
             return ()
-        begin = (origin or 0) / SAMPLE / self._joiner.rate * 1000
-        placed = tuple(replace(w, start_ms=w.start_ms + begin, end_ms=w.end_ms + begin) for w in words)
-        words.clear()
-        return placed
+        begin, given = self._ms(self._joiner.origin or 0), self._ms(self._joiner.made if last else self._joiner.given)
+        told = [w for w in words if last or begin + w.end_ms <= given]
+        del words[: len(told)]
+        return tuple(
+            replace(w, start_ms=min(begin + w.start_ms, given), end_ms=min(begin + w.end_ms, given)) for w in told
+        )
+
+    def _ms(self, count: int) -> float:
+        return count / SAMPLE / self._joiner.rate * 1000
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,145 @@
+"""Texts read one after the other by the real engines: seamless, whole, with words where they sound."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import numpy as np
+import pytest
+
+from server.audio import milliseconds
+from server.errors import ConfigError
+from server.pipelines.engines import Speech, Voice
+from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Narrator, pause_after, plain, sentences_of
+from server.pipelines.studio import CUSTOMARY, Studio
+from server.pipelines.tts import espeak, flite
+
+TEXT = "Good evening. Dr. Smith paid 3.14 dollars, “for it”. Was it worth it?"
+
+
+@pytest.fixture(params=["espeak", "flite"])
+async def studio(request: pytest.FixtureRequest) -> AsyncIterator[Studio]:
+    engine = {"espeak": espeak, "flite": flite}[request.param].create()
+    await engine.start()
+    yield Studio({request.param: engine})
+    await engine.stop()
+
+
+async def read(narrator: Narrator, text: str) -> list[Speech]:
+    async with aclosing(narrator.say(text)) as pieces:
+        return [piece async for piece in pieces]
+
+
+def pcm(pieces: list[Speech]) -> bytes:
+    return b"".join(piece.pcm for piece in pieces)
+
+
+async def test_every_word_of_every_text_is_told_once_and_sounds_where_it_is_told(studio: Studio) -> None:
+    async with studio.narrator(*studio.find()) as narrator:
+        first, second = await read(narrator, TEXT), await read(narrator, "And then home.")
+        whole = pcm(first) + pcm(second) + narrator.finish().pcm
+    words = [word for piece in first for word in piece.words]
+    assert [TEXT[w.start : w.end].strip(".,“”?") for w in words] == [
+        "Good", "evening", "Dr", "Smith", "paid", "3.14", "dollars", "for", "it", "Was", "it", "worth", "it",
+    ]  # fmt: skip
+    words += [word for piece in second for word in piece.words]
+    assert all(a.start_ms < a.end_ms <= b.start_ms + 12.1 for a, b in itertools.pairwise(words))
+    assert milliseconds(whole, narrator.rate) == pytest.approx(narrator.made_ms)
+    sound = np.abs(np.frombuffer(whole, "<i2").astype(float))
+    for word in words:
+        begin, end = (int(ms * narrator.rate / 1000) for ms in (word.start_ms, word.end_ms))
+        assert sound[begin:end].max() > 500
+    assert words[-1].end_ms <= narrator.made_ms + 1
+
+
+async def test_sentences_are_parted_by_a_pause_that_is_short(studio: Studio) -> None:
+    async with studio.narrator(*studio.find()) as narrator:
+        whole = pcm(await read(narrator, "One. Two. Three.")) + narrator.finish().pcm
+    loud = np.flatnonzero(np.abs(np.frombuffer(whole, "<i2").astype(int)) > 200)
+    assert 60 < np.diff(loud).max() / narrator.rate * 1000 < 450
+    assert loud[0] / narrator.rate < 0.06  # nobody waits for silence
+    assert whole[-2:] == b"\0\0"
+
+
+async def test_another_rate_sounds_as_long(studio: Studio) -> None:
+    lengths = {}
+    for rate in (8_000, 24_000, 48_000):
+        async with studio.narrator(*studio.find(), rate=rate) as narrator:
+            whole = pcm(await read(narrator, TEXT)) + narrator.finish().pcm
+            lengths[rate] = milliseconds(whole, rate)
+            assert narrator.rate == rate
+    assert max(lengths.values()) - min(lengths.values()) < 80  # espeak is not the same every time
+
+
+async def test_text_with_nothing_to_say_makes_nothing(studio: Studio) -> None:
+    async with studio.narrator(*studio.find()) as narrator:
+        assert [await read(narrator, text) for text in ("", "   ", "🎉🎉", "...")] == [[], [], [], []]
+        assert narrator.finish().pcm == b""
+        assert await read(narrator, "Now.")
+
+
+async def test_stopping_in_the_middle_frees_the_engine(studio: Studio) -> None:
+    admission = studio.default.admission
+    async with studio.narrator(*studio.find()) as narrator:
+        async with aclosing(narrator.say("word " * 300)) as pieces:
+            await anext(pieces)
+        assert admission.running == 0
+    async with studio.narrator(*studio.find()) as narrator, asyncio.timeout(5):
+        assert await read(narrator, "Next.")
+
+
+async def test_a_reader_that_dawdles_holds_no_place(studio: Studio) -> None:
+    async with studio.narrator(*studio.find()) as narrator, aclosing(narrator.say(TEXT)) as pieces:
+        async for _ in pieces:
+            assert studio.default.admission.running == 0
+
+
+async def test_every_customary_voice_speaks(studio: Studio) -> None:
+    for name in CUSTOMARY:
+        async with studio.narrator(*studio.find(name.upper())) as narrator:
+            assert await read(narrator, "Hi.")
+
+
+async def test_unknown_voices_and_languages_are_named(studio: Studio) -> None:
+    with pytest.raises(ConfigError, match=r"Unknown voice 'Nobody'. Available: \[.*'aria'"):
+        studio.find("Nobody")
+    with pytest.raises(ConfigError, match=r"Unknown language 'xx'. Available: \["):
+        studio.find("aria", language="xx")
+
+
+async def test_a_cast_is_found_by_name_and_keeps_its_voice(studio: Studio) -> None:
+    other = flite.create()
+    cast = {"Mira": Voice(name="awb", engine="flite", speed=1.1)}
+    company = Studio({"espeak": studio.default.engine, "flite": other}, cast)
+    booth, voice = company.find("mira", speed=1.3, instructions="softly", language="en")
+    assert booth.engine is other
+    assert (voice.name, voice.speed, voice.instructions) == ("awb", 1.3, "softly")
+    assert company.find("slt", model="flite")[0].engine is other
+    assert company.find("aria", model="tts-1")[0].name == "espeak"
+    assert {"mira", "aria"} <= {entry["id"] for entry in company.catalogue()}
+
+
+def test_plain_text_is_as_long_as_it_was() -> None:
+    text = "“It’s fine” — she said 🎉 twice"
+    assert plain(text) == '"It\'s fine" - she said   twice'
+    assert len(plain(text)) == len(text)
+
+
+def test_sentences_stand_at_their_offsets() -> None:
+    text = "  One.  Dr. Two and 3.14!\nThree"
+    assert sentences_of(text) == [(2, "One."), (8, "Dr. Two and 3.14!"), (26, "Three")]
+
+
+def test_the_pause_follows_the_mark() -> None:
+    assert pause_after('the end."') > pause_after("first,") > pause_after("and so")
+
+
+@pytest.mark.parametrize("preset", [*PRESETS.values(), DEFAULT])
+def test_chunks_are_of_the_sizes_asked_for(preset: object) -> None:
+    chunks = Chunks.of(preset, 22_050)  # type: ignore[arg-type]
+    got = [*chunks.push(bytes(100_001)), *chunks.push(bytes(99_999)), *chunks.flush()]
+    assert sum(map(len, got)) == 200_000
+    assert len(got[0]) == preset.first * 1024 * 2  # type: ignore[attr-defined]
+    assert {len(c) for c in got[1:-1]} == {preset.later * 1024 * 2}  # type: ignore[attr-defined]
+    assert chunks.flush() == []
