@@ -1,0 +1,191 @@
+// The conversation as the page knows it. Pure: events in (the server's, and the page's own, `page.*`), a new state out.
+
+import { locate, spokenUntil } from "./spoken.js";
+
+const MOST_TURNS = 12; // whose timing is kept
+const MOST_ENTRIES = 400; // lines kept on the page; the oldest go
+
+export const initial = () => ({
+  link: { state: "connecting" },
+  session: null,
+  started: false, // the user has pressed Start, so audio may sound
+  microphone: false,
+  muted: false,
+  mode: "auto", // auto: hands-free; manual: push to talk
+  talking: false, // the talk key is held
+  hearing: false, // the server hears speech
+  awaiting: false, // a turn was given, no reply has begun
+  entries: [], // {kind: "user" | "reply" | "note", id, ...}, each replaced when it changes
+  turns: [], // turn.metrics, newest last
+});
+
+const on = {
+  "session.created": (state, event) => ({ ...adopt(state, event), session: event, hearing: false, awaiting: false }),
+  "session.updated": (state, event) => ({ ...state, session: { ...state.session, ...event }, mode: event.turn.mode }),
+  "user.started": (state) => ({ ...state, hearing: true }),
+  "user.stopped": (state) => ({ ...state, hearing: false }),
+  "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
+  "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
+  "reply.started": (state, event) => add({ ...state, awaiting: false }, newReply(event)),
+  "reply.text": (state, { reply, text }) => amend(state, reply, (entry) => ({ ...entry, text: entry.text + text })),
+  "reply.sentence": (state, event) => amend(state, event.reply, (entry) => addSentence(entry, event)),
+  "reply.paused": (state, { reply }) => amend(state, reply, (entry) => ({ ...entry, held: true })),
+  "reply.resumed": (state, { reply }) => forget(amend(state, reply, (entry) => ({ ...entry, held: false }))),
+  "reply.interrupted": (state, event) => cutByServer(state, event),
+  "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event)),
+  "turn.metrics": (state, event) => ({ ...state, turns: [...state.turns, event].slice(-MOST_TURNS) }),
+  history: (state, { messages }) => (state.entries.length > 0 ? state : messages.reduce(recall, state)),
+  error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
+  "page.link": (state, { link }) => (link.state === "open" ? { ...state, link } : { ...lost(state), link }),
+  "page.started": (state) => ({ ...state, started: true }),
+  "page.microphone": (state, { open }) => ({ ...state, microphone: open }),
+  "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
+  "page.talking": (state, { talking }) => ({ ...state, talking, awaiting: !talking && state.mode === "manual" }),
+  "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
+  "page.position": (state, { reply, ms }) => amend(state, reply, (entry) => position(entry, ms)),
+  "page.finished": (state, { reply }) => amend(state, reply, finished),
+  "page.cleared": (state) => ({ ...state, entries: [] }),
+  "page.silenced": (state) => ({ ...silence(state), awaiting: false }),
+};
+
+export function reduce(state, event) {
+  return on[event.type]?.(state, event) ?? state;
+}
+
+/** The state in one word: disconnected, hearing, paused, speaking, thinking, muted, listening or ready. */
+export function phase(state) {
+  if (state.link.state !== "open" || !state.session) return "disconnected";
+  const replies = state.entries.filter((entry) => entry.kind === "reply");
+  if (state.talking) return "hearing";
+  if (replies.some((entry) => entry.held && entry.status !== "cut")) return "paused";
+  if (state.hearing) return "hearing";
+  if (replies.some((entry) => entry.status === "speaking")) return "speaking";
+  if (state.awaiting || replies.some((entry) => entry.status === "waiting" && !entry.complete)) return "thinking";
+  if (!state.started || !state.microphone || state.mode === "manual") return "ready";
+  return state.muted ? "muted" : "listening";
+}
+
+/** Something sounds, or is about to: what Stop would stop. */
+export const busy = (state) => ["speaking", "paused", "thinking"].includes(phase(state)) || speaking(state) !== null;
+
+/** The reply that sounds now or, failing that, the one being thought of; null if there is none. */
+export function speaking(state) {
+  const open = state.entries.filter((entry) => entry.kind === "reply" && ["waiting", "speaking"].includes(entry.status));
+  return open.find((entry) => entry.status === "speaking") ?? open.find((entry) => !entry.complete) ?? null;
+}
+
+/** A reply's text in three parts: what was heard, what is still to come, what was cut off and never heard. */
+export function parts(entry, audible = true) {
+  if (entry.status === "cut") return { said: entry.heard, coming: "", unheard: entry.unheard };
+  if (entry.status === "done" || !audible) return { said: entry.text, coming: "", unheard: "" };
+  const at = spokenUntil(entry);
+  return { said: entry.text.slice(0, at), coming: entry.text.slice(at), unheard: "" };
+}
+
+let ids = 0;
+const newUser = (fields) => ({ kind: "user", id: `user-${++ids}`, final: false, typed: false, turn: null, ...fields });
+const newReply = ({ reply, turn, character }) => ({
+  kind: "reply",
+  id: `reply-${++ids}`,
+  reply,
+  turn,
+  character,
+  text: "",
+  sentences: [],
+  ms: 0, // of its audio that has sounded
+  audioMs: null, // of its audio in all, once known
+  status: "waiting", // waiting, speaking, done or cut
+  complete: false, // the server has sent all of it
+  held: false, // paused
+  heard: "",
+  unheard: "",
+});
+
+const add = (state, entry) => ({ ...state, entries: [...state.entries, entry].slice(-MOST_ENTRIES) });
+const swap = (state, old, fresh) => ({ ...state, entries: state.entries.map((each) => (each === old ? fresh : each)) });
+const remove = (state, old) => ({ ...state, entries: state.entries.filter((each) => each !== old) });
+const live = (state) => state.entries.findLast((entry) => entry.kind === "user" && !entry.final);
+const note = (state, text) => add(state, { kind: "note", id: `note-${++ids}`, text });
+
+function amend(state, reply, change) {
+  const entry = state.entries.findLast((each) => each.kind === "reply" && each.reply === reply);
+  return entry ? swap(state, entry, change(entry)) : state;
+}
+
+// A session taken up again keeps its lines; a new one under the old lines is announced, and its replies count from anew.
+function adopt(state, { session, resumed }) {
+  const past = { ...state, entries: state.entries.map((each) => (each.kind === "reply" ? { ...each, reply: -1 } : each)) };
+  if (state.session && state.session.session !== session && !resumed && state.entries.length > 0)
+    return note(past, "A new conversation: the server no longer has the one above.");
+  return resumed ? state : past;
+}
+
+function hear(state, fields) {
+  const entry = live(state);
+  return entry ? swap(state, entry, { ...entry, ...fields }) : add(state, newUser(fields));
+}
+
+function finalText(state, text, turn) {
+  const typed = state.entries.findLast((entry) => entry.typed && entry.turn === null && entry.text === text);
+  if (typed) return swap(state, typed, { ...typed, turn });
+  if (!text) return forget({ ...state, awaiting: false, hearing: false });
+  return { ...hear(state, { text, turn, final: true }), awaiting: true, hearing: false };
+}
+
+// A cough or an "mhm" leaves no line.
+function forget(state) {
+  const entry = live(state);
+  return entry && !state.hearing ? remove(state, entry) : state;
+}
+
+function addSentence(entry, { index, text, start_ms: startMs }) {
+  const from = entry.sentences.at(-1)?.to ?? 0;
+  const place = locate(entry.text, text, from);
+  const whole = place ? entry.text : `${entry.text}${entry.text && " "}${text}`;
+  const [start, to] = place ?? [whole.length - text.length, whole.length];
+  return { ...entry, text: whole, sentences: [...entry.sentences, { index, startMs, from: start, to }] };
+}
+
+function position(entry, ms) {
+  if (entry.status === "cut" || entry.status === "done") return entry;
+  return { ...entry, ms, status: "speaking" };
+}
+
+function finished(entry) {
+  return entry.status === "cut" ? entry : { ...entry, status: "done", held: false };
+}
+
+function complete(entry, { text, audio_ms: audioMs }) {
+  const silent = entry.status === "waiting" && !(audioMs > 0);
+  const status = silent ? "done" : entry.status;
+  return { ...entry, text: text || entry.text, audioMs, status, complete: true };
+}
+
+function cut(entry, heard, unheard) {
+  return { ...entry, status: "cut", held: false, complete: true, heard, unheard };
+}
+
+function cutByServer(state, { reply, heard, unheard }) {
+  const entry = state.entries.findLast((each) => each.kind === "reply" && each.reply === reply);
+  if (!entry) return state;
+  if (!heard && !unheard) return remove(state, entry);
+  return swap(state, entry, unheard ? cut(entry, heard, unheard) : { ...entry, text: heard, status: "done", held: false });
+}
+
+// Everything stops at once, here: what the server knows of it, if anything, follows and is more exact.
+function silence(state) {
+  const entries = state.entries.map((entry) => {
+    if (entry.kind !== "reply" || entry.status === "cut" || entry.status === "done") return entry;
+    const at = spokenUntil(entry);
+    return cut(entry, entry.text.slice(0, at), entry.text.slice(at));
+  });
+  return { ...state, entries: entries.filter((entry) => entry.status !== "cut" || entry.heard || entry.unheard) };
+}
+
+const lost = (state) => ({ ...silence(state), hearing: false, awaiting: false, talking: false });
+
+function recall(state, { role, text, turn, character, cut: wasCut }) {
+  if (role === "user") return add(state, newUser({ text, turn, final: true }));
+  const entry = { ...newReply({ reply: -1, turn, character }), text, complete: true };
+  return add(state, wasCut ? cut(entry, text, "…") : { ...entry, status: "done" });
+}

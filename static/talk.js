@@ -1,0 +1,168 @@
+// What the user can do, each as one function: start, stop, mute, hold to talk, type, choose.
+
+import { busy } from "./conversation.js";
+import { prefer, preferences } from "./preferences.js";
+import { linkTrouble, microphoneTrouble } from "./words.js";
+
+const SILENCE_AFTER_MUTE = 2000 / 20; // frames: enough for the server to see that the turn has ended
+
+export class Talk {
+  #silentFrames = 0;
+
+  constructor({ store, socket, player, microphone, notices }) {
+    Object.assign(this, { store, socket, player, microphone, notices });
+  }
+
+  get state() {
+    return this.store.state;
+  }
+
+  /** Open speaker and microphone; needs a user's gesture. */
+  start = async () => {
+    const speaker = this.state.started ? null : this.player.open(this.state.session.output_rate);
+    this.store.dispatch({ type: "page.started" });
+    await Promise.all([speaker, this.openMicrophone(preferences().microphone)]);
+  };
+
+  openMicrophone = async (id) => {
+    this.notices.close("microphone");
+    try {
+      await this.microphone.start(id);
+    } catch (error) {
+      if (id && error.name === "OverconstrainedError") return this.openMicrophone("");
+      return this.#noMicrophone(microphoneTrouble(error));
+    }
+    this.store.dispatch({ type: "page.microphone", open: true });
+    this.tellInputRate();
+  };
+
+  microphoneLost = () => {
+    this.microphone.close();
+    this.#noMicrophone("The microphone was unplugged.");
+  };
+
+  /** A frame of the microphone: sent while it is the user's to speak. */
+  hear = (pcm) => {
+    const { mode, talking, muted, link } = this.state;
+    if (link.state !== "open" || (mode === "manual" && !talking)) return;
+    this.#silentFrames = muted ? this.#silentFrames + 1 : 0;
+    if (this.#silentFrames <= SILENCE_AFTER_MUTE) this.socket.sendAudio(pcm);
+  };
+
+  mute = () => {
+    const muted = !this.state.muted;
+    this.microphone.mute(muted);
+    this.store.dispatch({ type: "page.muted", muted });
+  };
+
+  /** Silence now; then tell the server how far it got, and that it is over. */
+  stop = async () => {
+    if (!busy(this.state)) return;
+    this.#acknowledge(await this.#silence());
+    this.socket.send({ type: "reply.interrupt" });
+  };
+
+  press = () => {
+    if (this.state.talking || !this.state.microphone || this.state.link.state !== "open") return;
+    this.stop();
+    this.wake();
+    this.store.dispatch({ type: "page.talking", talking: true });
+  };
+
+  release = async () => {
+    if (!this.state.talking) return;
+    await this.microphone.drain();
+    if (!this.state.talking) return;
+    this.store.dispatch({ type: "page.talking", talking: false });
+    this.socket.send({ type: "user.commit" });
+  };
+
+  toggle = () => (this.state.talking ? this.release() : this.press());
+
+  /** A typed turn; it interrupts. False while there is no connection. */
+  type = (text) => {
+    if (!this.socket.open || !this.state.session) return false;
+    if (!this.state.started) this.#listenOnly();
+    this.#typed(text);
+    return true;
+  };
+
+  mode = (mode) => {
+    prefer({ mode });
+    this.update({ turn: { mode } });
+  };
+
+  choose = (characters) => {
+    prefer({ characters });
+    this.update({ characters });
+  };
+
+  silence = (silenceMs) => {
+    prefer({ silenceMs });
+    this.update({ turn: { silence_ms: silenceMs } });
+  };
+
+  interrupt = (change) => {
+    prefer({ interrupt: { ...preferences().interrupt, ...change } });
+    this.update({ interrupt: change });
+  };
+
+  clear = async () => {
+    await this.stop();
+    this.socket.send({ type: "history.clear" });
+    this.store.dispatch({ type: "page.cleared" });
+  };
+
+  update(changes) {
+    this.socket.send({ type: "session.update", ...changes });
+  }
+
+  tellInputRate() {
+    const { session } = this.state;
+    const rate = this.microphone.rate;
+    if (this.microphone.open && session && session.input_rate !== rate) this.update({ input_rate: rate });
+  }
+
+  /** Browsers suspend audio for reasons of their own; any gesture wakes it. */
+  wake = () => {
+    this.player.wake();
+    this.microphone.wake();
+  };
+
+  tellLink(link) {
+    const text = linkTrouble(link);
+    const action = link.state === "refused" ? { label: "Connect again", run: () => this.socket.connect() } : null;
+    if (link.state === "open") this.notices.close("link");
+    else if (text) this.notices.show({ key: "link", text, action });
+  }
+
+  // Typing is a gesture, too: the reply may sound, without a microphone.
+  #listenOnly() {
+    this.player.open(this.state.session.output_rate);
+    this.store.dispatch({ type: "page.started" });
+  }
+
+  async #typed(text) {
+    const silent = busy(this.state) ? this.#silence() : null;
+    this.store.dispatch({ type: "page.typed", text });
+    if (silent) this.#acknowledge(await silent);
+    this.socket.send({ type: "user.text", text });
+  }
+
+  async #silence() {
+    const latest = this.state.entries.findLast(({ kind }) => kind === "reply")?.reply;
+    const flushed = this.player.flush(latest);
+    this.store.dispatch({ type: "page.silenced" });
+    return flushed;
+  }
+
+  #acknowledge({ reply, ms }) {
+    if (reply !== null) this.socket.send({ type: "playback", reply, ms });
+  }
+
+  #noMicrophone(text) {
+    this.store.dispatch({ type: "page.microphone", open: false });
+    const action = { label: "Try again", run: () => this.openMicrophone(preferences().microphone) };
+    this.notices.show({ key: "microphone", text, action });
+  }
+}

@@ -1,0 +1,37 @@
+// What a screen reader is told: finished lines and changes that matter, not every word as it comes.
+
+import { phase } from "../conversation.js";
+import { PHASES } from "../words.js";
+import { find, make } from "./dom.js";
+
+const TOLD = new Set(["disconnected", "muted", "ready"]); // states that are heard in no other way
+const KEPT = 20;
+
+export class AnnouncerView {
+  #region = find("#announcer");
+  #done = new Set();
+  #phase = "disconnected";
+  lines = true; // whether lines of the conversation are read out
+
+  render(state) {
+    const now = phase(state);
+    if (now !== this.#phase && TOLD.has(now)) this.#say(PHASES[now]);
+    this.#phase = now;
+    for (const entry of state.entries) if (!this.#done.has(entry.id) && finished(entry)) this.#line(entry, state);
+  }
+
+  #line(entry, state) {
+    this.#done.add(entry.id);
+    if (!this.lines || entry.typed || entry.turn === undefined) return;
+    const who = state.session?.available?.find(({ id }) => id === entry.character)?.name ?? entry.character;
+    if (entry.kind === "user") this.#say(`You: ${entry.text}`);
+    else this.#say(entry.status === "cut" ? `${who}, cut off: ${entry.heard}` : `${who}: ${entry.text}`);
+  }
+
+  #say(text) {
+    this.#region.append(make("p", {}, text));
+    while (this.#region.children.length > KEPT) this.#region.firstChild.remove();
+  }
+}
+
+const finished = (entry) => (entry.kind === "user" ? entry.final : ["done", "cut"].includes(entry.status));

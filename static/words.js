@@ -1,0 +1,79 @@
+// What the page says, in plain words: states, errors, and what to do about them. Pure.
+
+export const PHASES = {
+  disconnected: "Not connected",
+  hearing: "Hearing you",
+  paused: "Paused",
+  speaking: "Speaking",
+  thinking: "Thinking",
+  muted: "Muted",
+  listening: "Listening",
+  ready: "Ready",
+};
+
+const MICROPHONE = {
+  NotAllowedError: "The microphone is blocked. Allow it for this page in the browser's address bar, then try again. You can type meanwhile.",
+  NotFoundError: "No microphone was found. Plug one in and try again. You can type meanwhile.",
+  OverconstrainedError: "The chosen microphone is gone. Pick another one in the settings.",
+  NotReadableError: "The microphone is in use by another program, or its driver failed. Close that program and try again.",
+};
+const NO_CAPTURE =
+  "This browser offers no microphone here. It needs https (or localhost) and a current Chrome, Edge, Firefox or Safari. You can still type.";
+
+/** What to tell of an error of getUserMedia. */
+export function microphoneTrouble({ name, message }) {
+  if (name === "NotSupportedError") return NO_CAPTURE;
+  return MICROPHONE[name] ?? `The microphone could not be opened (${message || name}). You can type meanwhile.`;
+}
+
+const SERVER = {
+  llm_auth: "The language model refused the server's key.",
+  llm_rate_limit: "The language model is over its rate limit. Wait a little and say it again.",
+  llm_timeout: "The language model took too long to answer.",
+  llm_unreachable: "The language model cannot be reached.",
+  llm_failed: "The language model failed.",
+  stt_failed: "That could not be transcribed. Please say it again.",
+  tts_failed: "The voice failed, so the rest of this reply stays silent.",
+  engine_busy: "The server has more to do than it can in real time. Try again in a moment.",
+  engine_unavailable: "Part of the server is not available.",
+  engine_failed: "Part of the server failed.",
+};
+
+/** What to tell of the server's `error` event: the plain half, and the server's own words as detail. */
+export function serverTrouble({ code, message }) {
+  const text = SERVER[code];
+  return text ? { text, detail: message } : { text: message || `The server reported an error (${code}).`, detail: "" };
+}
+
+/** What to tell of a link that is not open, or "" where a word in the header is enough. */
+export function linkTrouble({ state, code, reason }) {
+  if (code === 1013) return `The server is full. Trying again. ${reason ?? ""}`.trim();
+  if (state === "refused" && code === 1008) return reason || "The server refused the connection.";
+  if (state === "refused") return `The server ended the conversation${reason ? `: ${reason}` : "."}`;
+  if (state === "lost" && code === 1012) return "The server is restarting. The conversation goes on when it is back.";
+  return "";
+}
+
+export const LINK = {
+  connecting: "Connecting",
+  open: "Connected",
+  lost: "Reconnecting",
+  reconnecting: "Reconnecting",
+  refused: "Disconnected",
+};
+
+/** The line under the controls: what to do next. */
+export function hint({ phase, mode, started, microphone }) {
+  if (phase === "disconnected") return "Waiting for the server.";
+  if (!started) return "Your microphone is heard only after you press Start.";
+  if (!microphone) return "No microphone: type your side of it.";
+  if (mode === "manual") return phase === "hearing" ? "Let go when you have finished." : "Hold the space bar, or the button, and speak.";
+  const hints = {
+    muted: "You are muted. Nobody hears you.",
+    speaking: "Just speak to cut in, or press Esc.",
+    paused: "Holding, to hear whether you go on.",
+    thinking: "One moment.",
+    hearing: "Go on, I stop when you do.",
+  };
+  return hints[phase] ?? "Say something.";
+}
