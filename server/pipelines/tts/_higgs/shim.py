@@ -3,6 +3,7 @@
 PyPI's torchaudio is linked against CUDA; without it the import fails in its compiled part and takes transformers' codec
 classes along, though only its pure Python resampling is needed."""
 
+import importlib
 import sys
 import types
 
@@ -10,12 +11,12 @@ import types
 def usable() -> None:
     """Import torchaudio, without its compiled extension where that cannot be loaded. Raises `ImportError` if absent."""
     try:
-        import torchaudio
+        importlib.import_module("torchaudio")
     except OSError:
         for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
             del sys.modules[name]
         sys.modules["torchaudio._extension"] = _no_extension()
-        import torchaudio
+        importlib.import_module("torchaudio")
 
 
 def _no_extension() -> types.ModuleType:

@@ -1,0 +1,138 @@
+"""Everything that is one per process: the weights, the slots, the worker; opened, warmed up and measured."""
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from server.errors import EngineError, EngineUnavailable, TTSError
+from server.pipelines.engines import Speech
+from server.pipelines.tts._higgs import weights
+from server.pipelines.tts._higgs.clock import Clock
+from server.pipelines.tts._higgs.codec import Codec
+from server.pipelines.tts._higgs.delay import BOOKS, Codes, delayed
+from server.pipelines.tts._higgs.keeping import Keeping
+from server.pipelines.tts._higgs.options import Options
+from server.pipelines.tts._higgs.prefixes import Prefixes
+from server.pipelines.tts._higgs.prompt import Prompts
+from server.pipelines.tts._higgs.sampler import Sampling
+from server.pipelines.tts._higgs.scheduler import Scheduler
+from server.pipelines.tts._higgs.slots import Slots
+from server.pipelines.tts._higgs.step import Step
+from server.pipelines.tts._higgs.stream import Stream
+from server.pipelines.tts._higgs.timbre import Timbre
+from server.pipelines.tts._higgs.worker import Worker
+
+log = logging.getLogger(__name__)
+
+MOST_SLOTS = {"cuda": 32, "cpu": 4}
+KNOWN_HEADS = 256
+
+
+def milliseconds() -> float:
+    return time.perf_counter() * 1000
+
+
+class Nowhere:
+    """The outlet of a prompt that is only read."""
+
+    full = False
+
+    def put(self, speech: Speech) -> None: ...
+
+    def end(self, error: EngineError | None = None) -> None: ...
+
+
+class Machine:
+    """A loaded engine. Making it is blocking. Raises `EngineUnavailable`."""
+
+    def __init__(self, options: Options) -> None:
+        loaded = weights.load(options.model, options.codec, options.device, options.dtype, options.local_files_only)
+        self.options, self.device = options, loaded.device
+        self.prompts = Prompts(loaded.processor)
+        self.codec = Codec(loaded.codec, loaded.device)
+        try:
+            self.step = self._step(loaded.model)
+        except torch.OutOfMemoryError as error:
+            raise EngineUnavailable(f"[tts] slots, length: the card has no memory for so many ({error})") from error
+        self.clock = Clock(self.step.sizes, options.headroom)
+        self.keeping = Keeping(self.step.slots, Prefixes(self._keep_bytes()), self.prompts.audio_id)
+        self.scheduler = Scheduler(
+            self.step, self.codec, self.keeping, self.clock, milliseconds,
+            streams=options.streams, wait_ms=options.wait_s * 1000,
+        )  # fmt: skip
+        self._warm_up()
+        self.worker = Worker(self.scheduler, self.device)
+        self._heads: dict[object, Future[Codes]] = {}
+        self._voices = ThreadPoolExecutor(1, "higgs-voices")
+
+    def stop(self) -> None:
+        """Blocking."""
+        self.worker.stop()
+        self._voices.shutdown(cancel_futures=True)
+
+    @property
+    def longest(self) -> int:
+        """Rows an utterance may have."""
+        return int(self.options.max_seconds * 25) + BOOKS + 1
+
+    def head(self, timbre: Timbre) -> "Future[Codes]":
+        """The tokens that every prompt of this voice begins with. Made, and read by the model, once per voice."""
+        known = self._heads.get(timbre.key)
+        if known is None or (known.done() and known.exception() is not None):
+            while len(self._heads) >= KNOWN_HEADS:
+                self._heads.pop(next(iter(self._heads)))
+            known = self._heads[timbre.key] = self._voices.submit(self._make_head, timbre)
+        return known
+
+    def _make_head(self, timbre: Timbre) -> Codes:
+        head = self.prompts.head(timbre.scene)
+        if timbre.recording is not None:
+            try:
+                codes = self.codec.encode(timbre.recording.wave)
+            except RuntimeError as error:
+                raise TTSError(f"the voice's recording could not be encoded: {error}") from error
+            said = self.prompts.turn(timbre.transcript), self.prompts.sound(delayed(codes))
+            head = np.concatenate([head, *said])
+        self.worker.submit(
+            Stream("", head, len(head), len(head), None, timbre.key, Sampling(), limit=0, outlet=Nowhere())
+        )
+        return head
+
+    def _step(self, model: object) -> Step:
+        options, cuda = self.options, self.device.type == "cuda"
+        mode = ("graph" if cuda else "eager") if options.step == "auto" else options.step
+        config, dtype = model.config, model.dtype  # type: ignore[attr-defined]
+        count = options.slots or self._slots_that_fit(config, dtype)
+        return Step(model, Slots(config, count, options.length, dtype, self.device), mode)
+
+    def _slots_that_fit(self, config: object, dtype: torch.dtype) -> int:
+        most = MOST_SLOTS[self.device.type]
+        if self.device.type != "cuda":
+            return most
+        one = Slots(config, 1, 1, dtype, torch.device("cpu")).token_bytes * self.options.length
+        free = torch.cuda.mem_get_info(self.device)[0]
+        return max(1, min(most, int(free * 0.6 / one)))
+
+    def _keep_bytes(self) -> int:
+        if self.options.keep_gb:
+            return int(self.options.keep_gb * 2**30)
+        return int(torch.cuda.mem_get_info(self.device)[0] * 0.3) if self.device.type == "cuda" else 2**29
+
+    def _warm_up(self) -> None:
+        self.step.capture()
+        for size in self.step.sizes:
+            self.clock.row(size, self.step.measure(size))
+        for frames in (13, 30):
+            since = milliseconds()
+            self.codec.decode([np.zeros((frames, BOOKS), np.int64)]).result()
+        self.clock.codec(milliseconds() - since)
+        log.info(
+            "Higgs Audio on %s: %d slots, a row takes %.1f ms alone and %.1f ms full, %d streams in real time",
+            self.device, self.step.slots.count, self.clock.row_ms(1), self.clock.row_ms(self.step.slots.count),
+            self.scheduler.streams,
+        )  # fmt: skip
+        if not self.clock.realtime:
+            log.warning("a row takes longer than it sounds: every reply will begin late, by as much as it needs")

@@ -1,0 +1,46 @@
+"""The engine's options, as the `[tts]` table of a configuration gives them, checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import ConfigError
+from server.pipelines.tts._higgs.timbre import Taste
+
+STEPS = ("auto", "graph", "compile", "eager")
+
+
+@dataclass(frozen=True)
+class Options:
+    """See docs/gpu.md for what each does. `slots`, `streams`, `keep_gb` 0: as the machine allows."""
+
+    model: str
+    codec: str
+    device: str
+    dtype: str
+    local_files_only: bool
+    step: str
+    slots: int
+    length: int
+    streams: int
+    headroom: float
+    max_seconds: float
+    wait_s: float
+    ahead_s: float
+    keep_gb: float
+    presets: Path | None
+    taste: Taste
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for a value that cannot work."""
+        wrong = {
+            f"step must be one of {', '.join(STEPS)}": self.step not in STEPS,
+            "slots must be 0 to 256": not 0 <= self.slots <= 256,
+            "length must be 256 to 8192 tokens": not 256 <= self.length <= 8192,
+            "streams must be 0 or more": self.streams < 0,
+            "headroom must be above 0 and at most 1": not 0 < self.headroom <= 1,
+            "max_seconds must be 1 to 300": not 1 <= self.max_seconds <= 300,
+            "wait_s, ahead_s and keep_gb must not be negative": min(self.wait_s, self.ahead_s, self.keep_gb) < 0,
+            f"presets = '{self.presets}' is no folder": self.presets is not None and not self.presets.is_dir(),
+        }
+        for message in (text for text, bad in wrong.items() if bad):
+            raise ConfigError(f"[tts] {message}")
