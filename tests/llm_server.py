@@ -31,7 +31,8 @@ What it saw: `requests`, a list of `Seen` in order of arrival, each with
   body, headers, messages, prompt (as a chat template would write it), sent (tokens), text (what was sent),
   finish ("stop", "length", or None), aborted (the client left before the end), done (an Event: it is over)
   cached       characters of the prompt that an earlier prompt with its answer begins with: what a cache saves
-and `hits`, a count of all requests by path. `await server.idle()` waits until no request is in flight.
+and `hits`, a count of all requests by path. `await server.arrived(n)` waits for the n-th
+request, `await server.idle()` until none is in flight.
 """
 
 import asyncio
@@ -117,11 +118,17 @@ class LLMServer:
         self.requests: list[Seen] = []
         self.hits: collections.Counter[str] = collections.Counter()
         self.host = ""  # "http://127.0.0.1:PORT"
+        self._news = asyncio.Condition()
         self._known: list[str] = []  # every prompt and answer so far
 
     @property
     def url(self) -> str:
         return f"{self.host}/v1"
+
+    async def arrived(self, count: int) -> None:
+        """Waits until so many chat requests have come."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= count)
 
     async def idle(self) -> None:
         for seen in list(self.requests):
@@ -138,15 +145,21 @@ class LLMServer:
         config = uvicorn.Config(
             Starlette(routes=routes), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
         )
-        self._server = _Uvicorn(config)
-        self._task = asyncio.create_task(self._server.serve([self._socket]))
-        while not self._server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
-            await asyncio.sleep(0.005)
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+        await self._server.startup([self._socket])  # without its main loop, which ticks ten times a second
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        await asyncio.wait([self._task])
+        for server in self._server.servers:
+            server.close()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        if running := list(self._server.server_state.tasks):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
         self._socket.close()
 
     async def _facts(self, request: Request) -> Response:
@@ -169,7 +182,9 @@ class LLMServer:
     async def _chat(self, request: Request) -> Any:
         self.hits[request.url.path] += 1
         seen = Seen(await request.json(), dict(request.headers))
-        self.requests.append(seen)
+        async with self._news:
+            self.requests.append(seen)
+            self._news.notify_all()
         fault = self.plan.pop(0) if self.plan else self.always or Fault()
         if not self._allowed(request):
             fault = Fault(status=401, message="Incorrect API key provided")
@@ -177,7 +192,7 @@ class LLMServer:
             fault = Fault(status=400, message=refused)
         if fault.status:
             seen.done.set()
-            return _error(fault.status, fault.message, fault.headers)
+            return _error(fault.status, fault.message, fault.headers, self._param(fault.message))
         said = self._prepare(seen)
         return _Stream(self._events(seen, said, fault), seen, hang=fault.hang)
 
@@ -190,6 +205,10 @@ class LLMServer:
             return f"Unrecognized request argument supplied: {min(strange)}" if strange else ""
         both = body.get("continue_final_message") and body.get("add_generation_prompt", True)
         return "Cannot set both `continue_final_message` and `add_generation_prompt` to True." if both else ""
+
+    def _param(self, message: str) -> str | None:
+        """Which parameter an error is about."""
+        return None
 
     def _prepare(self, seen: Seen) -> str:
         """Write the prompt, look it up in the cache, and say what of the answer is already there."""
@@ -272,8 +291,9 @@ def _event(delta: dict[str, Any] | None, finish: str | None = None, **more: Any)
     return b"data: " + json.dumps(chunk | more).encode() + b"\n\n"
 
 
-def _error(status: int, message: str, headers: dict[str, str]) -> Response:
-    return JSONResponse({"error": {"message": message, "type": "scripted", "code": None}}, status, headers)
+def _error(status: int, message: str, headers: dict[str, str], param: str | None = None) -> Response:
+    body = {"message": message, "type": "scripted", "code": None, "param": param}
+    return JSONResponse({"error": body}, status, headers)
 
 
 class _Stream(Response):
@@ -311,9 +331,3 @@ class _Stream(Response):
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
