@@ -221,9 +221,13 @@ class Codec(Engine, Protocol):
         """PCM at the codec's rate, exactly `coded.samples` long."""
         ...
 
+    def pieces(self, coded: Coded) -> AsyncGenerator[bytes, None]:
+        """As `decode`; what is long comes in pieces, each as soon as it is there. Read it within `aclosing`."""
+        ...
+
     def stream(
         self, tokens: AsyncIterator[Sequence[int]], embedding: Samples, gain: float = 1.0
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """PCM while the tokens still come in, in overlapping windows. Read it within `aclosing`."""
         ...
 
@@ -232,7 +236,7 @@ class Codec(Engine, Protocol):
         ...
 
     async def convert(self, pcm: bytes, rate: int, embedding: Samples | None = None) -> bytes:
-        """`pcm` through the codec at the codec's rate, as long as it was, in the voice of `embedding` (None: its own)."""
+        """`pcm` once through the codec: as long as it was, in the voice of `embedding` (None: its own)."""
         ...
 
 

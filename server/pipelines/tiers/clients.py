@@ -1,0 +1,113 @@
+"""Speaking to a back end over HTTP: a stream of its messages, or of bare audio.
+
+Closing the generator closes the connection, which is how the back end learns that nobody listens any more.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+
+from server.errors import UpstreamError
+from server.pipelines.tiers.chunks import Audio, Complete, Part, Reading
+from server.pipelines.tiers.objects import Objects
+from server.pipelines.tiers.services import Service
+from server.pipelines.tts._pcm_stream import Decoder, Unplayable, announced
+
+PATH = "/api/tts/synthesize"  # of another Parley
+OBJECTS = ("json", "ndjson", "jsonl", "event-stream")  # in a content type
+
+
+def client() -> httpx.AsyncClient:
+    """Connections to all services. Times are kept by who reads; this one only gives up on connecting."""
+    return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=5), limits=httpx.Limits(max_connections=None))
+
+
+def headers(service: Service) -> dict[str, str]:
+    return {"Authorization": f"Bearer {service.key}"} if service.key else {}
+
+
+def url(service: Service) -> str:
+    base = service.url.rstrip("/")
+    return base if service.kind != "parley" or base.endswith(PATH) else base + PATH
+
+
+async def parts(http: httpx.AsyncClient, service: Service, body: dict[str, Any]) -> AsyncGenerator[Part, None]:
+    """What the service answers to `body`, ending with `Complete`. Raises `UpstreamError`."""
+    try:
+        async with http.stream("POST", url(service), json=body, headers=headers(service)) as response:
+            await refuse(response)
+            async with aclosing(_read(response, service)) as read:
+                async for part in read:
+                    yield part
+    except httpx.HTTPError as error:
+        raise failure(error, url(service)) from error
+
+
+async def _read(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:
+    kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    if any(kind.endswith(known) for known in OBJECTS) or kind.startswith("text/"):
+        source = _messages(response)
+    else:
+        source = _sound(response, service)
+    async with aclosing(source):
+        async for part in source:
+            yield part
+
+
+async def _messages(response: httpx.Response) -> AsyncGenerator[Part, None]:
+    objects, reading = Objects(), Reading()
+    async for data in response.aiter_bytes():
+        for message in objects.push(data):
+            for part in reading.read(message):
+                yield part
+                if reading.complete:
+                    return
+    objects.finish()
+    reading.finish()
+
+
+async def _sound(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:
+    """Bare PCM or WAV, as it comes."""
+    try:
+        format, _ = announced({"x-sample-rate": str(service.rate)} | dict(response.headers))
+        decoder = Decoder(format, format.rate)
+        async for data in response.aiter_bytes():
+            if pcm := decoder.push(data):
+                yield Audio(pcm, format.rate)
+        if pcm := decoder.finish():
+            yield Audio(pcm, format.rate)
+    except Unplayable as error:
+        raise UpstreamError(f"{service.url} sent {error}", code="upstream_garbled") from None
+    yield Complete()
+
+
+async def refuse(response: httpx.Response) -> None:
+    """Raises `UpstreamError` for a status of 300 and more."""
+    if response.is_success:
+        return
+    told = (await response.aread()).decode(errors="replace").strip()[:200]
+    match response.status_code:
+        case 401 | 403:
+            code, status = "upstream_auth", 502
+        case 429 | 503:
+            code, status = "upstream_busy", 503
+        case 504 | 408:
+            code, status = "upstream_timeout", 504
+        case _:
+            code, status = "upstream_failed", 502
+    raise UpstreamError(
+        f"{response.url} answered {response.status_code}: {told or 'no reason given'}", code=code, status=status
+    )
+
+
+def failure(error: httpx.HTTPError, where: str) -> UpstreamError:
+    """A connection that failed."""
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.UnsupportedProtocol():
+            return UpstreamError(f"nothing answers at {where}", code="upstream_unreachable")
+        case httpx.TimeoutException():
+            return UpstreamError(f"{where} sent nothing in time", code="upstream_timeout", status=504)
+        case _:
+            return UpstreamError(f"the connection to {where} broke: {error}", code="upstream_died")
