@@ -59,12 +59,12 @@ class Flite:
 
     def __init__(self, voice: str, workers: int) -> None:
         self._voice = one_of("flite", "voice", voice, NAMES)
-        self._workers = workers
+        self._size = workers
         self._executor: ThreadPoolExecutor | None = None
         _libflite.library()
 
     async def start(self) -> None:
-        self._executor = ThreadPoolExecutor(self._workers, "flite")
+        self._executor = ThreadPoolExecutor(self._size, "flite")
         warm = asyncio.get_running_loop().run_in_executor
         await warm(self._executor, say, "Hello.", Manner(self._voice), lambda speech: True)
 
@@ -73,22 +73,26 @@ class Flite:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
+    def workers(self) -> ThreadPoolExecutor:
+        """Raises `TTSError` where the engine is not running."""
+        if self._executor:
+            return self._executor
+        raise TTSError("engine 'flite' is not started")
+
     def voices(self) -> Sequence[str]:
         return NAMES
 
     def open(self, voice: Voice) -> "FliteSpeaker":
         """`voice.options` may hold `pitch`, a factor. Raises `ConfigError`."""
-        if not self._executor:
-            raise TTSError("engine 'flite' is not started")
         name = one_of("flite", "voice", voice.name or self._voice, NAMES)
         pitch = number("flite", voice.options, "pitch", 1, 0.25, 4)
-        return FliteSpeaker(Manner(name, voice.speed, pitch), self._executor)
+        return FliteSpeaker(self, Manner(name, voice.speed, pitch))
 
 
 class FliteSpeaker:
-    def __init__(self, manner: Manner, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, engine: Flite, manner: Manner) -> None:
+        self._engine = engine
         self._manner = manner
-        self._executor = executor
 
     async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
         """Long texts are made a piece at a time: each whole, ahead of the listener, but the next one only when the
@@ -96,7 +100,7 @@ class FliteSpeaker:
         spoken = 0  # bytes
         for offset, piece in pieces(text, PIECE):
             before = spoken / SAMPLE / RATE * 1000
-            async with aclosing(pour(functools.partial(say, piece, self._manner), self._executor)) as made:
+            async with aclosing(pour(functools.partial(say, piece, self._manner), self._engine.workers())) as made:
                 async for speech in made:
                     spoken += len(speech.pcm)
                     yield later(speech, offset, before)
