@@ -29,6 +29,11 @@ Pick = Callable[[str, str, Mapping[str, Any]], tuple[TTS, Voice]]
 Observe = Callable[[str, float], None]
 """(stage, seconds)"""
 
+
+def unobserved(stage: str, seconds: float) -> None:
+    """Nobody counts."""
+
+
 NO_CODEC = "no codec is configured here: set [codec] engine, or ask for output_format pcm_16"
 LONG_ENOUGH_MS = 1_000  # of speech, to take a voice's embedding from
 VOICES = 64
@@ -56,9 +61,14 @@ class Backend:
     """Makes speech for others. `codec` None: PCM only, brought to 48 kHz by resampling."""
 
     def __init__(
-        self, pick: Pick, codec: Codec | None, *, max_chars: int = 500, first_chars: int = 120,
-        observe: Observe = lambda stage, seconds: None,
-    ) -> None:  # fmt: skip
+        self,
+        pick: Pick,
+        codec: Codec | None,
+        *,
+        max_chars: int = 500,
+        first_chars: int = 120,
+        observe: Observe = unobserved,
+    ) -> None:
         self._pick, self._codec, self._observe = pick, codec, observe
         self._max_chars, self._first_chars = max_chars, first_chars
         self._voices: OrderedDict[str, Samples] = OrderedDict()

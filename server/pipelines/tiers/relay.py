@@ -17,7 +17,7 @@ from server.errors import ConfigError, EngineUnavailable, UpstreamError
 from server.pipelines.codec._tokens import RATE
 from server.pipelines.engines import Codec, Coded
 from server.pipelines.tiers.ahead import ahead
-from server.pipelines.tiers.backend import Backend, Observe
+from server.pipelines.tiers.backend import Backend, Observe, unobserved
 from server.pipelines.tiers.chunks import Audio, Complete, Part
 from server.pipelines.tiers.clients import parts
 from server.pipelines.tiers.requests import Request
@@ -42,11 +42,10 @@ class Relay:
     """Speech of every configured service. `backend` is what the service `local` speaks with."""
 
     def __init__(
-        self, rules: TierRules, http: httpx.AsyncClient, codec: Codec | None = None, backend: Backend | None = None,
-        observe: Observe = lambda stage, seconds: None,
-    ) -> None:  # fmt: skip
-        self._rules, self._http, self._codec, self._backend = rules, http, codec, backend
-        self._observe = observe
+        self, rules: TierRules, http: httpx.AsyncClient, codec: Codec | None = None, backend: Backend | None = None
+    ) -> None:
+        self._rules, self._http, self._backend = rules, http, backend
+        self.codec = codec
 
     def check(self, name: str) -> Service:
         """The service called `name`. Raises `ConfigError` for one there is not, `EngineUnavailable` for one that
@@ -55,13 +54,13 @@ class Relay:
         if service is None:
             there = ", ".join(self._rules.services) or "none"
             raise ConfigError(f"service: no {name!r}; there are: {there}")
-        if service.kind != "local" and service.format == "linacodec_tokens" and self._codec is None:
+        if service.kind != "local" and service.format == "linacodec_tokens" and self.codec is None:
             raise EngineUnavailable(f"service {name!r} sends tokens and no codec is configured: set [codec] engine")
         if service.kind == "local" and self._backend is None:
             raise EngineUnavailable(f"service {name!r}: this server has no voice of its own")
         return service
 
-    async def pcm(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+    async def pcm(self, wanted: Wanted, observe: Observe = unobserved) -> AsyncGenerator[bytes, None]:
         """16-bit PCM at 48 kHz, as soon as it can be heard; a piece may be empty. Read it within `aclosing`: closing it
         stops the service.
 
@@ -69,13 +68,13 @@ class Relay:
         service = self.check(wanted.service)
         patience, forward = _Patience(service, self._rules, wanted.stream), _Forward()
         async with aclosing(ahead(self._parts(service, wanted), DEPTH)) as source:
-            while not isinstance(part := await patience.next(source, self._observe), Complete):
+            while not isinstance(part := await patience.next(source, observe), Complete):
                 patience.begun = True
                 if isinstance(part, Audio):
                     yield forward.push(part)
                     continue
                 yield forward.finish()
-                async with aclosing(self._decoded(part)) as decoded:
+                async with aclosing(self._decoded(part, observe)) as decoded:
                     while (pcm := await patience.within(anext(decoded, None))) is not None:
                         yield pcm
             yield forward.finish()
@@ -99,12 +98,12 @@ class Relay:
                 yield piece
         yield Complete()
 
-    async def _decoded(self, coded: Coded) -> AsyncGenerator[bytes, None]:
-        assert self._codec is not None
+    async def _decoded(self, coded: Coded, observe: Observe) -> AsyncGenerator[bytes, None]:
+        assert self.codec is not None
         begin = time.monotonic()
-        async with aclosing(self._codec.pieces(coded)) as pieces:
+        async with aclosing(self.codec.pieces(coded)) as pieces:
             async for pcm in pieces:
-                self._observe("decode", time.monotonic() - begin)
+                observe("decode", time.monotonic() - begin)
                 yield pcm
                 begin = time.monotonic()
 
@@ -139,7 +138,8 @@ class _Patience:
     async def next(self, source: AsyncGenerator[Part, None], observe: Observe) -> Part:
         begin = time.monotonic()
         part: Part = await self.within(anext(source))
-        observe("chunk" if self.begun else "first_chunk", time.monotonic() - begin)
+        if not isinstance(part, Complete):
+            observe("chunk" if self.begun else "first_chunk", time.monotonic() - begin)
         return part
 
     async def within(self, step: Any) -> Any:

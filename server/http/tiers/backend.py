@@ -1,0 +1,71 @@
+"""`POST /api/tts/synthesize`: the back end. Speech for another server, chunk by chunk, a JSON object a line."""
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from server.errors import ParleyError
+from server.http.tiers.bodies import read_json, refusal, request_id
+from server.http.tiers.delivery import Delivery
+from server.http.tiers.measures import CHUNKS, STREAMS
+from server.pipelines.tiers import requests
+from server.pipelines.tiers.backend import Backend
+
+log = logging.getLogger("parley.backend")
+
+
+class Synthesize:
+    """The endpoint. `longest`: characters of a text."""
+
+    def __init__(self, backend: Backend, longest: int) -> None:
+        self._backend, self._longest = backend, longest
+
+    async def __call__(self, request: Request) -> Response:
+        id = request_id(request)
+        try:
+            asked = requests.request(await read_json(request), self._longest)
+            self._backend.check(asked)
+            if not asked.stream:
+                return await self._batch(asked, id)
+        except ParleyError as error:
+            _over("refused", error.code, id, str(error))
+            return refusal(error, "backend", id)
+        return Delivery(
+            self._lines(asked),
+            "application/x-ndjson",
+            {"X-Request-Id": id, "Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
+            lambda error: refusal(error, "backend", id),
+            lambda end, told: _over(asked.format, end, id, told),
+        )
+
+    async def _batch(self, asked: requests.Request, id: str) -> Response:
+        message = await self._backend.batch(asked)
+        _over(asked.format, "ok", id, "")
+        return JSONResponse(message, headers={"X-Request-Id": id})
+
+    async def _lines(self, asked: requests.Request) -> AsyncGenerator[bytes, None]:
+        begun = False
+        try:
+            async with aclosing(self._backend.stream(asked)) as messages:
+                async for message in messages:
+                    begun = True
+                    CHUNKS.labels("backend").inc()
+                    yield _line(message)
+        except ParleyError as error:
+            if not begun:
+                raise
+            yield _line({"status": "error", "error": str(error), "code": error.code})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def _over(what: str, end: str, id: str, told: str) -> None:
+    STREAMS.labels("backend", what, end).inc()
+    log.info("synthesized", extra={"fields": {"request": id, "format": what, "end": end, "why": told}})

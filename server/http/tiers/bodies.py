@@ -1,0 +1,68 @@
+"""Requests read within limits, and errors as JSON with the status that fits."""
+
+import json
+import re
+import secrets
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from server.errors import (
+    ConfigError,
+    EngineBusy,
+    EngineUnavailable,
+    LimitError,
+    ParleyError,
+    ProtocolError,
+    UpstreamError,
+)
+
+LARGEST = 1024 * 1024  # bytes of a body
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+async def read_json(request: Request) -> Any:
+    """The body. Raises `ProtocolError`, `LimitError`."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST:
+            raise LimitError(f"the request is larger than {LARGEST} bytes", code="too_big")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the request is no JSON: {error}") from None
+
+
+def request_id(request: Request) -> str:
+    """The client's own, where it has a fit one; else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _ID.fullmatch(given) else secrets.token_hex(6)
+
+
+def status(error: ParleyError) -> int:
+    match error:
+        case UpstreamError():
+            return error.status
+        case ProtocolError() | ConfigError():
+            return 400
+        case LimitError(code="too_big"):
+            return 413
+        case LimitError(code="unauthorized"):
+            return 401
+        case LimitError(code="forbidden_origin"):
+            return 403
+        case LimitError() | EngineBusy() | EngineUnavailable():
+            return 503
+        case _:
+            return 500
+
+
+def refusal(error: ParleyError, tier: str, id: str) -> JSONResponse:
+    """`error` for who asked."""
+    told = {"error": str(error), "message": str(error), "code": error.code, "tier": tier, "requestId": id}
+    headers = {"X-Request-Id": id, "Cache-Control": "no-store"}
+    if retry := getattr(error, "retry_after", None):
+        headers["Retry-After"] = str(max(1, round(retry)))
+    return JSONResponse(told, status(error), headers)
