@@ -52,6 +52,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+OWNERS = {"vllm": "vllm", "llama.cpp": "llamacpp", "ollama": "library"}
 TEXT = (
     "Good evening. Dr. Smith paid 3.14 dollars for it. “Is that so? I never knew,” she said. Then they walked home, "
     "talking about the weather, the moon and the price of tea. It was late. Nobody else was about!"
@@ -118,6 +119,7 @@ class LLMServer:
         self.requests: list[Seen] = []
         self.hits: collections.Counter[str] = collections.Counter()
         self.host = ""  # "http://127.0.0.1:PORT"
+        self.owner = ""  # `owned_by` of the models; empty: as the flavour has it
         self._news = asyncio.Condition()
         self._known: list[str] = []  # every prompt and answer so far
 
@@ -168,7 +170,7 @@ class LLMServer:
         if path == "/v1/models":
             if not self._allowed(request):
                 return _error(401, "Incorrect API key provided", {})
-            owner = {"vllm": "vllm", "llama.cpp": "llamacpp", "ollama": "library"}.get(self.flavour, "openai")
+            owner = self.owner or OWNERS.get(self.flavour, "openai")
             data = [{"id": name, "object": "model", "created": 1, "owned_by": owner} for name in self.models]
             return JSONResponse({"object": "list", "data": data})
         if path == "/version" and self.flavour == "vllm":
