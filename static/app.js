@@ -60,6 +60,7 @@ function dispatch(event) {
 }
 
 let drawing = 0;
+let last = null; // the server's last word before it closed the connection
 
 function draw() {
   drawing = 0;
@@ -71,8 +72,16 @@ function address() {
   url.protocol = url.protocol.replace("http", "ws");
   const session = remembered();
   if (session) url.searchParams.set("session", session);
+  if (store.state.started && store.state.entries.length === 0) invite(url.searchParams);
   if (query.has("token")) url.searchParams.set("token", query.get("token"));
   return url;
+}
+
+// A conversation that begins: whoever is chosen greets.
+function invite(params) {
+  params.delete("session");
+  params.set("greet", "1");
+  for (const { id } of store.state.session?.characters ?? []) params.append("character", id);
 }
 
 const obey = {
@@ -82,7 +91,7 @@ const obey = {
   "reply.resumed": () => player.resume(),
   "reply.interrupted": ({ reply }) => player.flush(reply),
   "reply.done": ({ reply }) => player.end(reply),
-  error: (event) => notices.show({ key: `error-${event.code}`, ...serverTrouble(event) }),
+  error: trouble,
 };
 
 function received(message) {
@@ -93,7 +102,7 @@ function received(message) {
 // A session begins, or is taken up again: what the user has chosen before still holds.
 function greet({ session, resumed, available, characters, turn, notice }) {
   remember(session);
-  if (!resumed) player.reset();
+  player.reset();
   const { mode, silenceMs, interrupt, characters: chosen, noticed } = preferences();
   const ids = chosen?.filter((id) => available.some((each) => each.id === id)) ?? [];
   const changes = {};
@@ -108,9 +117,16 @@ function greet({ session, resumed, available, characters, turn, notice }) {
     notices.show({ key: "notice", kind: "info", text: notice, onclose: () => prefer({ noticed: notice }) });
 }
 
+// A fatal error is followed by the end of the connection, and told with it.
+function trouble(event) {
+  if (event.fatal) last = event;
+  else notices.show({ key: `error-${event.code}`, ...serverTrouble(event) });
+}
+
 function linked(link) {
   dispatch({ type: "page.link", link });
-  talk.tellLink(link);
+  talk.tellLink({ ...link, error: last });
+  if (link.state !== "reconnecting") last = null;
   if (link.state === "lost" || link.state === "refused") player.flush();
 }
 

@@ -22,7 +22,7 @@ export const initial = () => ({
 const on = {
   "session.created": (state, event) => ({ ...adopt(state, event), session: event, hearing: false, awaiting: false }),
   "session.updated": (state, event) => ({ ...state, session: { ...state.session, ...event }, mode: event.turn.mode }),
-  "user.started": (state) => ({ ...state, hearing: true }),
+  "user.started": (state) => ({ ...forget(state), hearing: true }),
   "user.stopped": (state) => ({ ...state, hearing: false }),
   "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
   "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
@@ -30,7 +30,7 @@ const on = {
   "reply.text": (state, { reply, text }) => amend(state, reply, (entry) => ({ ...entry, text: entry.text + text })),
   "reply.sentence": (state, event) => amend(state, event.reply, (entry) => addSentence(entry, event)),
   "reply.paused": (state, { reply }) => amend(state, reply, (entry) => ({ ...entry, held: true })),
-  "reply.resumed": (state, { reply }) => forget(amend(state, reply, (entry) => ({ ...entry, held: false }))),
+  "reply.resumed": (state, { reply, reason }) => resume(state, reply, reason),
   "reply.interrupted": (state, event) => cutByServer(state, event),
   "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event)),
   "turn.metrics": (state, event) => ({ ...state, turns: [...state.turns, event].slice(-MOST_TURNS) }),
@@ -40,7 +40,7 @@ const on = {
   "page.started": (state) => ({ ...state, started: true }),
   "page.microphone": (state, { open }) => ({ ...state, microphone: open }),
   "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
-  "page.talking": (state, { talking }) => ({ ...state, talking, awaiting: !talking && state.mode === "manual" }),
+  "page.talking": (state, { talking, awaiting = false }) => ({ ...state, talking, awaiting }),
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
   "page.position": (state, { reply, ms }) => amend(state, reply, (entry) => position(entry, ms)),
   "page.finished": (state, { reply }) => amend(state, reply, finished),
@@ -112,12 +112,12 @@ function amend(state, reply, change) {
   return entry ? swap(state, entry, change(entry)) : state;
 }
 
-// A session taken up again keeps its lines; a new one under the old lines is announced, and its replies count from anew.
+// The lines above a new session's stay, and its replies are counted from the beginning again.
 function adopt(state, { session, resumed }) {
-  const past = { ...state, entries: state.entries.map((each) => (each.kind === "reply" ? { ...each, reply: -1 } : each)) };
-  if (state.session && state.session.session !== session && !resumed && state.entries.length > 0)
-    return note(past, "A new conversation: the server no longer has the one above.");
-  return resumed ? state : past;
+  const entries = state.entries.map((entry) => (entry.kind === "reply" ? { ...entry, reply: -1 } : entry));
+  const past = { ...state, entries };
+  if (resumed || !state.session || state.session.session === session || entries.length === 0) return past;
+  return note(past, "A new conversation: the server no longer has the one above.");
 }
 
 function hear(state, fields) {
@@ -128,14 +128,20 @@ function hear(state, fields) {
 function finalText(state, text, turn) {
   const typed = state.entries.findLast((entry) => entry.typed && entry.turn === null && entry.text === text);
   if (typed) return swap(state, typed, { ...typed, turn });
-  if (!text) return forget({ ...state, awaiting: false, hearing: false });
+  if (!text) return { ...forget(state), awaiting: false, hearing: false };
   return { ...hear(state, { text, turn, final: true }), awaiting: true, hearing: false };
 }
 
-// A cough or an "mhm" leaves no line.
+// What was heard was no turn: it leaves no line.
 function forget(state) {
   const entry = live(state);
-  return entry && !state.hearing ? remove(state, entry) : state;
+  return entry ? remove(state, entry) : state;
+}
+
+// The user's cough or "mhm" is forgotten; a pause that the page itself asked for says nothing about them.
+function resume(state, reply, reason) {
+  const resumed = amend(state, reply, (entry) => ({ ...entry, held: false }));
+  return reason === "client" ? resumed : forget(resumed);
 }
 
 function addSentence(entry, { index, text, start_ms: startMs }) {

@@ -23,5 +23,7 @@ export function listenToKeys({ stop, press, release }, manual, talkButton) {
   addEventListener("blur", release); // the keyup would go elsewhere
   document.addEventListener("visibilitychange", () => document.hidden && release());
   // A button that was clicked with the mouse keeps the focus, and would keep the space bar with it.
-  addEventListener("click", ({ detail, target }) => manual() && detail > 0 && target.closest?.("button")?.blur());
+  addEventListener("click", ({ detail, target }) => {
+    if (detail > 0 && !target.closest?.("dialog")) target.closest?.("button")?.blur();
+  });
 }

@@ -36,7 +36,9 @@ export class Player {
     return this.#context?.sampleRate ?? null;
   }
 
+  /** Open the speaker at `rate` Hz; needs a user's gesture. What was pushed before is played then. */
   async open(rate) {
+    if (!window.AudioWorkletNode) throw new DOMException("", "NotSupportedError");
     const old = this.#context;
     this.#node = null;
     const context = (this.#context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" }));

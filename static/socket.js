@@ -29,10 +29,11 @@ export class Socket {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  connect() {
+  /** `quietly`: in place of an open connection, so that nobody need be told of a loss. */
+  connect({ quietly = false } = {}) {
     this.#drop();
     this.#wanted = true;
-    this.#on.link({ state: this.#tries > 0 ? "reconnecting" : "connecting" });
+    if (!quietly) this.#on.link({ state: this.#tries > 0 ? "reconnecting" : "connecting" });
     const socket = (this.#socket = new WebSocket(this.#url(), ["parley.v1"]));
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();

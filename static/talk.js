@@ -2,12 +2,14 @@
 
 import { busy } from "./conversation.js";
 import { prefer, preferences } from "./preferences.js";
-import { linkTrouble, microphoneTrouble } from "./words.js";
+import { linkTrouble, microphoneTrouble, speakerTrouble } from "./words.js";
 
+const LEAST_SPOKEN = 5; // frames: less is a slip of the finger, which the server does not answer
 const SILENCE_AFTER_MUTE = 2000 / 20; // frames: enough for the server to see that the turn has ended
 
 export class Talk {
   #silentFrames = 0;
+  #spokenFrames = 0;
 
   constructor({ store, socket, player, microphone, notices }) {
     Object.assign(this, { store, socket, player, microphone, notices });
@@ -19,9 +21,11 @@ export class Talk {
 
   /** Open speaker and microphone; needs a user's gesture. */
   start = async () => {
-    const speaker = this.state.started ? null : this.player.open(this.state.session.output_rate);
+    const speaker = this.state.started ? null : this.#openSpeaker();
+    const fresh = !this.state.started && this.state.entries.length === 0;
     this.store.dispatch({ type: "page.started" });
     await Promise.all([speaker, this.openMicrophone(preferences().microphone)]);
+    if (fresh) this.socket.connect({ quietly: true }); // a session that greets, now that it can be heard
   };
 
   openMicrophone = async (id) => {
@@ -46,6 +50,7 @@ export class Talk {
     const { mode, talking, muted, link } = this.state;
     if (link.state !== "open" || (mode === "manual" && !talking)) return;
     this.#silentFrames = muted ? this.#silentFrames + 1 : 0;
+    this.#spokenFrames++;
     if (this.#silentFrames <= SILENCE_AFTER_MUTE) this.socket.sendAudio(pcm);
   };
 
@@ -66,6 +71,7 @@ export class Talk {
     if (this.state.talking || !this.state.microphone || this.state.link.state !== "open") return;
     this.stop();
     this.wake();
+    this.#spokenFrames = 0;
     this.store.dispatch({ type: "page.talking", talking: true });
   };
 
@@ -73,8 +79,9 @@ export class Talk {
     if (!this.state.talking) return;
     await this.microphone.drain();
     if (!this.state.talking) return;
-    this.store.dispatch({ type: "page.talking", talking: false });
-    this.socket.send({ type: "user.commit" });
+    const awaiting = this.#spokenFrames >= LEAST_SPOKEN;
+    this.store.dispatch({ type: "page.talking", talking: false, awaiting });
+    this.socket.send({ type: awaiting ? "user.commit" : "user.clear" });
   };
 
   toggle = () => (this.state.talking ? this.release() : this.press());
@@ -138,8 +145,16 @@ export class Talk {
 
   // Typing is a gesture, too: the reply may sound, without a microphone.
   #listenOnly() {
-    this.player.open(this.state.session.output_rate);
+    this.#openSpeaker();
     this.store.dispatch({ type: "page.started" });
+  }
+
+  async #openSpeaker() {
+    try {
+      await this.player.open(this.state.session.output_rate);
+    } catch (error) {
+      this.notices.show({ key: "speaker", text: speakerTrouble(error) });
+    }
   }
 
   async #typed(text) {

@@ -26,6 +26,12 @@ export function microphoneTrouble({ name, message }) {
   return MICROPHONE[name] ?? `The microphone could not be opened (${message || name}). You can type meanwhile.`;
 }
 
+/** What to tell when nothing can be played. */
+export function speakerTrouble({ name, message }) {
+  if (name === "NotSupportedError") return "This browser cannot play speech here: it needs https (or localhost) and a current browser. You can read along.";
+  return `The speaker could not be opened (${message || name}). You can read along.`;
+}
+
 const SERVER = {
   llm_auth: "The language model refused the server's key.",
   llm_rate_limit: "The language model is over its rate limit. Wait a little and say it again.",
@@ -45,13 +51,21 @@ export function serverTrouble({ code, message }) {
   return text ? { text, detail: message } : { text: message || `The server reported an error (${code}).`, detail: "" };
 }
 
-/** What to tell of a link that is not open, or "" where a word in the header is enough. */
-export function linkTrouble({ state, code, reason }) {
-  if (code === 1013) return `The server is full. Trying again. ${reason ?? ""}`.trim();
-  if (state === "refused" && code === 1008) return reason || "The server refused the connection.";
-  if (state === "refused") return `The server ended the conversation${reason ? `: ${reason}` : "."}`;
-  if (state === "lost" && code === 1012) return "The server is restarting. The conversation goes on when it is back.";
-  return "";
+const ENDS = {
+  idle: "Nothing was said for a long while, so the server let the conversation go.",
+  unauthorized: "This server wants an access token: add ?token=... to the address of this page.",
+  forbidden_origin: "This server does not take conversations from this page's address.",
+  full: "The server is full. Trying again in a moment.",
+  starting: "The server is still starting. One moment.",
+  restart: "The server is restarting. The conversation goes on when it is back.",
+};
+const CLOSES = { 1012: "restart", 1013: "full" };
+
+/** What to tell of a link that is not open, or "" where a word in the header is enough. `error`: the server's last word. */
+export function linkTrouble({ state, code, reason, error }) {
+  const known = ENDS[error?.code ?? CLOSES[code]];
+  if (known || state !== "refused") return known ?? "";
+  return `The server ended the conversation${error || reason ? `: ${error?.message ?? reason}` : "."}`;
 }
 
 export const LINK = {

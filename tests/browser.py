@@ -41,7 +41,9 @@ def microphone_wav(path: Path, pcm: bytes, rate: int = 16_000) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def chromium(microphone: Path | None = None, *, ask: bool = True, device: bool = True, loop: bool = False) -> AsyncIterator[Any]:
+async def chromium(
+    microphone: Path | None = None, *, ask: bool = True, device: bool = True, loop: bool = False
+) -> AsyncIterator[Any]:
     """A browser whose microphone plays `microphone` (a beep where None). `ask=False`: permission is denied;
     `device=False`: there is no microphone."""
     flags = list(_FLAGS)
@@ -67,7 +69,10 @@ async def open_page(browser: Any, url: str, **context: Any) -> AsyncIterator[Any
         page = await fresh.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" and "WebSocket" not in line.text else None)
+        page.on(
+            "console",
+            lambda line: errors.append(line.text) if line.type == "error" and "WebSocket" not in line.text else None,
+        )
         page.set_default_timeout(15_000)
         await page.goto(url)
         yield page

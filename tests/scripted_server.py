@@ -142,7 +142,9 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
     """The server, on a port of the system's choosing."""
     scripted = ScriptedServer()
     routes = [WebSocketRoute("/ws", scripted.serve), Mount("/", StaticFiles(directory=STATIC, html=True))]
-    config = uvicorn.Config(Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1, ws_per_message_deflate=False)
+    config = uvicorn.Config(
+        Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1, ws_per_message_deflate=False
+    )
     server = _Quiet(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
