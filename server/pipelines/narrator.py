@@ -1,5 +1,6 @@
 """Texts in, one seamless stream of speech out: sentences, the engine's turns, joins and the rate asked for."""
 
+import asyncio
 import re
 import unicodedata
 from collections.abc import AsyncGenerator
@@ -101,7 +102,9 @@ class Narrator:
 
     async def _turn(self, pieces: AsyncGenerator[Speech, None]) -> Speech | None:
         async with self._stream.turn():
-            return await anext(pieces, None)
+            piece = await anext(pieces, None)
+            await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run
+            return piece
 
     def _given(self, pcm: bytes, words: list[Word], *, last: bool = False, over: bool = False) -> Speech | None:
         """What goes out: `pcm` at our rate with the words whose place is known; they leave `words`."""

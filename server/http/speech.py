@@ -1,0 +1,86 @@
+"""`/v1/audio/*`: text to speech over HTTP, in OpenAI's words and in those of the streaming TTS servers before us."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from server.http.asked import Allowed, body, client_of, guarded
+from server.http.streams import Stream
+from server.http.utterance import Streamed, Take, Utterance
+from server.pipelines.encoders import FORMATS
+from server.pipelines.narrator import PRESETS
+from server.pipelines.studio import Studio
+
+QUICK_S = 0.1  # what an engine makes whole in about this time is sent whole, so that its length can be told
+
+
+def routes(studio: Studio, *, models: Sequence[str] = (), allowed: Allowed = lambda connection: True) -> list[Route]:
+    """The endpoints. `models`: what else `/v1/models` lists; `allowed`: whether a client may use them."""
+
+    async def speech(request: Request) -> Response:
+        asked = await body(request, Utterance)
+        return await _answer(Take(studio, asked, client_of(request)), asked)
+
+    async def stream(request: Request) -> Response:
+        asked = (await body(request, Streamed)).model_copy(update={"response_format": "pcm"})
+        take = Take(studio, asked, client_of(request), asked.sizes)
+        return Stream(take.audio(), take.head())
+
+    async def voices(request: Request) -> Response:
+        return JSONResponse({"voices": studio.catalogue()})
+
+    async def config(request: Request) -> Response:
+        return JSONResponse(_config(studio))
+
+    async def listed(request: Request) -> Response:
+        owned = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "parley"} for name in (*studio.booths, *models)
+        ]
+        return JSONResponse({"object": "list", "data": owned})
+
+    guard = guarded(allowed)
+    return [
+        Route("/v1/audio/speech", guard(speech), methods=["POST"]),
+        Route("/v1/audio/speech/stream", guard(stream), methods=["POST"]),
+        Route("/v1/audio/voices", guard(voices)),
+        Route("/v1/audio/config", guard(config)),
+        Route("/v1/models", guard(listed)),
+    ]
+
+
+async def _answer(take: Take, asked: Utterance) -> Response:
+    match asked.stream_format:
+        case "sse":
+            return Stream(_lines(take, "data: {}\n\n"), take.head("text/event-stream"))
+        case "ndjson":
+            return Stream(_lines(take, "{}\n"), take.head("application/x-ndjson"))
+        case "audio":
+            return Stream(take.audio(), take.head(), whole=not take.format.streams)
+    quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
+    return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+
+
+async def _lines(take: Take, form: str) -> AsyncGenerator[bytes, None]:
+    async with aclosing(take.events()) as events:
+        async for event in events:
+            yield form.format(json.dumps(event, separators=(",", ":"))).encode()
+
+
+def _config(studio: Studio) -> dict[str, Any]:
+    return {
+        "sample_rate": studio.default.engine.rate,
+        "channels": 1,
+        "encoding": "pcm_s16le",
+        "voices": studio.named(),
+        "languages": studio.languages(),
+        "formats": list(FORMATS),
+        "presets": {name: [p.first, p.later, p.overlap] for name, p in PRESETS.items()},
+        "engines": {
+            b.name: {"sample_rate": b.engine.rate, "streams": b.engine.streams} for b in studio.booths.values()
+        },
+    }
