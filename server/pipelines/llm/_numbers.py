@@ -24,7 +24,7 @@ _VALUES = {said(n): n for n in range(100)} | {said(n).replace("-", " "): n for n
 
 
 def value(words: str) -> int | None:
-    """What "twenty-one", "a hundred" (or a thousand, a million) or "42" says, or the part of it that comes first; None where it is no number."""
+    """What "twenty-one", "a thousand" or "42" says, or the part of it that comes first; None where it is no number."""
     words = words.strip(" .,!?")
     if re.fullmatch(r"\d{1,6}", words):
         return int(words)
