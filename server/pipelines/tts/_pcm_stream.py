@@ -140,7 +140,7 @@ def sound_in(line: str) -> Iterator[bytes]:
         raise Unplayable(f"an error: {error.get('message', error) if isinstance(error, dict) else error}")
     if sound := _sound(event):
         try:
-            yield base64.b64decode(sound)
+            yield base64.b64decode(sound, validate=True)
         except ValueError:
             raise Unplayable("an event whose sound is not in base64") from None
 
