@@ -54,7 +54,9 @@ class Interrupt:
 
 @dataclass(frozen=True)
 class Peek:
-    """Ask the recogniser for the text so far; the answer comes back as `Settled`."""
+    """Silence since `at_ms`: ask the recogniser for the text so far; the answer comes back as `Settled`."""
+
+    at_ms: float
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ class Floor:
                 return self._started(at_ms)
             case Talking(voiced_ms, silence_ms):
                 return self._weigh(voiced_ms, silence_ms, answering)
-            case Lulled():
+            case Lulled(at_ms):
                 wanted = self.state is State.CONTESTED or (self.state is State.FREE and self.speculative)
-                return [Peek()] if wanted else []
+                return [Peek(at_ms)] if wanted else []
             case Settled(text):
                 return self._settle(text, answering)
             case Rejoined():

@@ -68,7 +68,7 @@ class Hearing:
             input_rate=settings.audio.input_rate,
             turnend=rack.turnend,
         )
-        self._lull: object | None = None  # the silence a peek was asked in, until it is over
+        self._lull: float | None = None  # the clock's time at which the silence began, until it is over
         self._group: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -143,12 +143,12 @@ class Hearing:
                 self._resume(reason)
             case Interrupt():
                 await self._interrupt("speech")
-            case Peek():
-                self._lull = object()
+            case Peek(at_ms):
+                self._lull = self._when(at_ms)
                 self._group.create_task(self._peek(self._lull))
             case Draft(text):
                 cast = self._cast.addressed(text, self._settings.characters.answer)
-                self._podium.prepare(text, cast, Timeline(self._clock, self._clock()))
+                self._podium.prepare(text, cast, Timeline(self._clock, self._lull or self._clock()))
             case Discard():
                 self._lull = None
                 await self._podium.discard()
@@ -157,14 +157,18 @@ class Hearing:
                 self.ear.forget()
             case End(at_ms, contested):
                 self._lull = None
-                self._over(Ended(self._clock() - (self.ear.now_ms - at_ms) / 1000, contested))
+                self._over(Ended(self._when(at_ms), contested))
 
-    async def _peek(self, lull: object) -> None:
+    def _when(self, at_ms: float) -> float:
+        """The clock's time at `at_ms` of the audio."""
+        return self._clock() - (self.ear.now_ms - at_ms) / 1000
+
+    async def _peek(self, lull: float) -> None:
         try:
             text = (await self.transcriber.peek()).text
         except STTError:  # told when the turn ends
             return
-        if self._lull is lull:
+        if self._lull == lull:
             await self._on(Settled(text))
 
     def _resume(self, reason: str) -> None:

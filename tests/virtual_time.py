@@ -6,11 +6,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 
+SPINS = 100_000
+
+
 class VirtualSelector(selectors.DefaultSelector):
     now = 0.0
+    spins = 0  # in a row without the time moving
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
+        self.spins = 0 if timeout else self.spins + 1
+        assert self.spins < SPINS, f"the loop spins at {self.now:.3f} s: somebody waits without waiting"
         if not ready and timeout:
             self.now += timeout
         if not ready and timeout is None:

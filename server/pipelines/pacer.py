@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 CARRY_MS = 400.0  # how far the clock may carry the position beyond the last acknowledgement
+SLACK_MS = 0.5  # not worth a wait
 SILENT_S = 3.0  # without acknowledgements for this long, the clock alone counts again
 
 
@@ -32,7 +33,7 @@ class Pacer:
         while True:
             await self._running.wait()
             behind = self.sent_ms + ms - self._lead - self.heard_ms()
-            if behind <= 0 or not self._outstanding():
+            if behind < SLACK_MS or not self._outstanding():
                 break
             await asyncio.sleep(behind / 1000)
         if not self._outstanding():  # the first audio, or the first after an underrun: it sounds from now on
@@ -40,7 +41,7 @@ class Pacer:
         self.sent_ms += ms
 
     def _outstanding(self) -> bool:
-        return self.heard_ms() < self.sent_ms
+        return self.sent_ms - self.heard_ms() > SLACK_MS
 
     def heard_ms(self) -> float:
         """How much of what was sent has sounded."""
@@ -70,12 +71,12 @@ class Pacer:
     async def heard_out(self, patience_s: float = 2.0) -> None:
         """Wait until all that was sent has sounded; for a listener who stopped playing, no longer than `patience_s`."""
         stuck_since, last = self._clock(), -1.0
-        while (heard := self.heard_ms()) < self.sent_ms or self.paused:
+        while self._outstanding() or self.paused:
             if self.paused:
                 await self._running.wait()
                 stuck_since = self._clock()
                 continue
-            if heard > last:
+            if (heard := self.heard_ms()) > last:
                 stuck_since, last = self._clock(), heard
             elif self._clock() - stuck_since > patience_s:
                 return
