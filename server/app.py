@@ -40,7 +40,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
 
     routes = [
         *health.routes(rack, lobby, _version()),
-        WebSocketRoute("/ws", conversation),
+        WebSocketRoute("/ws", conversation.__call__),
         Mount("/", StaticFiles(directory=ROOT / "static", html=True)),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
