@@ -52,10 +52,13 @@ class Stream(Response):
     """A response that ends, and closes `body`, as soon as the client is gone.
 
     What fails before the first byte is answered with its status; later the connection is cut, so that nobody takes
-    half for the whole. `whole`: send nothing before everything is there, and say how long it is."""
+    half for the whole. `whole`: send nothing before everything is there, and say how long it is. `eager`: send the
+    head at once, for clients that have more to do before there can be a body."""
 
-    def __init__(self, body: AsyncGenerator[bytes, None], head: Head, *, whole: bool = False) -> None:
-        self._chunks, self._head, self._whole = body, head, whole
+    def __init__(
+        self, body: AsyncGenerator[bytes, None], head: Head, *, whole: bool = False, eager: bool = False
+    ) -> None:
+        self._chunks, self._head, self._whole, self._eager = body, head, whole, eager
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +77,7 @@ class Stream(Response):
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks) as body:
             try:
-                begun, over = await self._begin(body)
+                begun, over = (b"", False) if self._eager else await self._begin(body)
             except ParleyError as error:
                 return await problem(error)(scope, receive, send)
             await send(self._start(len(begun) if over else None))

@@ -93,7 +93,7 @@ class Adaptive:
 
     def expired(self, now: float, idle_s: float) -> bool:
         """Whether nobody has touched it for `idle_s`, counted from when the listener had heard everything."""
-        return now - max(self.touched, self.listener.dry_at) > idle_s
+        return now - max(self.touched, self.listener.dry_at) >= idle_s
 
     def take(self, now: float) -> Segment | None:
         """The next segment, if one is worth saying now."""
