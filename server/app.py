@@ -15,7 +15,7 @@ from server.http import health
 from server.lobby import Lobby
 from server.rack import Rack
 from server.settings import ROOT, Settings
-from server.telemetry import log, watch_loop
+from server.telemetry import watch_loop
 from server.ws.conversation import Conversation
 
 
@@ -32,8 +32,6 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with rack:
-            if rack.llm.notice:
-                log.warning(rack.llm.notice)
             watch = asyncio.create_task(watch_loop())
             yield
             watch.cancel()

@@ -125,7 +125,7 @@ class Hearing:
 
     def _partial(self, text: str) -> None:
         self.floor.text = text
-        if self.floor.state is not State.DEAF:
+        if text and self.floor.state is not State.DEAF:
             self._podium.stage.outbox.tell(e.TranscriptPartial(text))
 
     async def _on(self, event: EarEvent | Settled) -> None:

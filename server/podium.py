@@ -86,7 +86,7 @@ class Podium:
             draft = self._perform(self._answer(self.turn, text, cast, timeline), timeline, kind)
         else:
             DRAFTS.labels("used").inc()
-            draft.timeline.stages |= timeline.stages
+            draft.timeline.absorb(timeline)
         self._now = draft
         TURNS.labels(kind).inc()
         draft.answer.release()

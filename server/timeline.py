@@ -24,3 +24,8 @@ class Timeline:
     def mark(self, stage: str) -> None:
         """`stage` is reached now, unless it was before."""
         self.stages.setdefault(stage, round((self._clock() - self.origin) * 1000, 1))
+
+    def absorb(self, other: "Timeline") -> None:
+        """Take over the stages that `other` has reached, as this one counts time."""
+        shift = (other.origin - self.origin) * 1000
+        self.stages |= {stage: round(ms + shift, 1) for stage, ms in other.stages.items()}
