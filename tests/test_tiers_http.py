@@ -9,8 +9,9 @@ import pytest
 
 from server.audio import read_wav
 from server.pipelines.codec._tokens import from_wire, to_wire
+from server.pipelines.engines import Voice
 from tests.fake_codec import FakeNetwork, fake_codec
-from tests.tiers_app import asked, parley, serving, upstream
+from tests.tiers_app import asked, parley, until, upstream
 from tests.tones import ToneTTS, heard, pitches, prose
 
 TEXT = "Seven kettles on the harbor wall, and a lantern beyond the meadow. " * 4
@@ -20,7 +21,7 @@ BODY = {"text": TEXT, "voice": "flute", "service": "echotts"}
 async def tokens_of(text: str) -> dict:
     codec = fake_codec()
     tts = ToneTTS()
-    pcm = b"".join([piece.pcm async for piece in tts.open(__import__("server").pipelines.engines.Voice()).speak(text)])
+    pcm = b"".join([piece.pcm async for piece in tts.open(Voice()).speak(text)])
     made = to_wire(await codec.encode(pcm, 24_000))
     await codec.stop()
     return {"status": "streaming", "chunk": 1, "format": "linacodec_tokens", **made}
@@ -113,9 +114,7 @@ async def test_a_client_that_leaves_the_back_end_stops_its_voice():
             "POST", "/api/tts/synthesize", json={"text": prose(9_000), "stream": True}
         ) as response:
             await anext(response.aiter_lines())
-        async with asyncio.timeout(5):
-            while tts.open_now:
-                await asyncio.sleep(0.01)
+        await until(lambda: not tts.open_now)
         assert len(tts.said) < 15
     await codec.stop()
 
@@ -238,8 +237,6 @@ async def test_what_is_asked_of_a_plain_back_end_is_what_the_plan_says():
 
 async def test_bare_audio_is_forwarded_and_brought_to_48_khz():
     tts = ToneTTS()
-    from server.pipelines.engines import Voice
-
     pcm = b"".join([piece.pcm async for piece in tts.open(Voice()).speak("Forest glass harbor.")])
 
     async def script(answer):
@@ -490,13 +487,17 @@ async def test_only_so_many_streams_at_once():
         parley(None, codec, services=service(back), streams=1) as url,
         asked(url) as client,
     ):
-        async with client.stream("POST", "/api/tts/stream", json=BODY) as response:
+        first = {"X-Request-Id": "first"}
+        async with client.stream("POST", "/api/tts/stream", json=BODY, headers=first) as response:
             await anext(response.aiter_bytes())
             refused = await client.post("/api/tts/stream", json=BODY)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        ended = "/api/tts/streams/first"
         async with asyncio.timeout(3):
-            while (await client.post("/api/tts/stream", json=BODY | {"voice": 1})).status_code != 400:
+            while (await client.get(ended)).json()["status"] == "streaming":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+        async with client.stream("POST", "/api/tts/stream", json=BODY) as response:
+            assert response.status_code == 200
     await codec.stop()
 
 
@@ -562,6 +563,3 @@ async def test_stages_are_counted():
     assert count("decode") - before["decode"] == told["chunks"]
     await far.stop()
     await near.stop()
-
-
-__all__ = ["serving"]

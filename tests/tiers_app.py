@@ -129,3 +129,10 @@ async def upstream(script: Script) -> AsyncIterator[str]:
 
 def asked(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=20)
+
+
+async def until(true: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait for something that another task or process will do."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
