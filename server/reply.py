@@ -34,7 +34,7 @@ from server.spoken import Spoken, split_at
 from server.timeline import Timeline
 
 FRAME_MS = 20
-SENTENCES_AHEAD = 2
+SENTENCES_AHEAD = 1  # thought beyond the one that is being made
 
 
 class Phase(Enum):
@@ -91,7 +91,7 @@ class Reply:
         self._held: list[Event] | None = [ReplyStarted(id, turn, character)]
         self._released = asyncio.Event()
         self._pauses: set[str] = set()
-        self.failed = False
+        self._mute = False  # the voice has failed
 
     def _tell(self, event: Event) -> None:
         if self._held is not None:
@@ -150,15 +150,17 @@ class Reply:
 
     async def _voice(self) -> None:
         while (sentence := await self._sentences.get()) is not None:
+            if self._mute:
+                continue
             spoken = Spoken(sentence, self._made_ms)
             self._spoken.append(spoken)
             try:
-                if not self.failed:
-                    await self._synthesise(spoken)
-                    spoken.end_ms = self._made_ms
+                await self._synthesise(spoken)
             except EngineError as error:
                 self._fail(error)
-                self._spoken.pop()  # what was made of it still sounds, but cannot be told from nothing
+                self._mute = True
+                self._spoken.pop()  # of a sentence that broke off nobody knows what was heard
+            spoken.end_ms = self._made_ms
         await self._cut(self._resampler.push(b"", last=True), last=True)
         await self._frames.put(None)
 
@@ -196,7 +198,6 @@ class Reply:
             self._told += 1
 
     def _fail(self, error: EngineError) -> None:
-        self.failed = True
         self._stage.on_error(error)
         self._tell(Error(error.code, str(error)))
 

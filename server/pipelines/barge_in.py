@@ -24,9 +24,9 @@ class InterruptRules(BaseModel):
     """What it takes to interrupt.
 
     `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time that is speech
-    whatever the words. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` alone. `settle_ms`:
-    silence after which what was said is judged as a whole. `backchannels`: words that never interrupt; None takes the
-    language's own list.
+    whatever the words. `trust_ms`: voiced time before which words are a guess (a cough makes words, too). `min_words`:
+    words, beyond backchannels, that it takes; 0: one, or `min_ms` alone. `settle_ms`: silence after which what was said
+    is judged as a whole. `backchannels`: words that never interrupt; None takes the language's own list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +34,7 @@ class InterruptRules(BaseModel):
     speaking: bool = True
     thinking: bool = True
     min_ms: float = Field(800, ge=0, le=10_000)
+    trust_ms: float = Field(400, ge=0, le=5_000)
     min_words: int = Field(0, ge=0, le=20)
     settle_ms: float = Field(350, ge=100, le=5_000)
     backchannels: tuple[str, ...] | None = None
@@ -75,9 +76,10 @@ def judge(
 
     Pass an infinite silence when the turn is over: then it is never WAIT."""
     words = content(text, backchannels)
-    if len(words) >= max(1, rules.min_words):
+    settled = silence_ms >= rules.settle_ms
+    if len(words) >= max(1, rules.min_words) and (settled or voiced_ms >= rules.trust_ms):
         return Verdict.INTERRUPT
-    if silence_ms >= rules.settle_ms:
+    if settled:
         return Verdict.RESUME
     undecided = bool(text.strip()) and not words
     if rules.min_words == 0 and voiced_ms >= rules.min_ms and not undecided:

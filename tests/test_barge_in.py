@@ -1,0 +1,155 @@
+"""Is it an interruption? The verdict, and what the floor makes of it."""
+
+from math import inf
+
+import pytest
+
+from server.ear import Talking
+from server.floor import (
+    Announce,
+    Discard,
+    Draft,
+    End,
+    Floor,
+    Forget,
+    Interrupt,
+    Pause,
+    Peek,
+    Resume,
+    Settled,
+    State,
+)
+from server.pipelines.barge_in import BACKCHANNELS, InterruptRules, Verdict, content, judge
+from server.pipelines.turn import FalseStart, Lulled, Onset, Rejoined, Started, Stopped
+from server.reply import Phase
+
+EN = BACKCHANNELS["en"]
+
+
+def verdict(text: str, voiced: float, silence: float = 0.0, **rules: object) -> Verdict:
+    return judge(InterruptRules(**rules), EN, text, voiced_ms=voiced, silence_ms=silence)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["mhm", "Yeah.", "right, right", "uh huh", "I see", "yeah okay, got it", "Mm-hmm!"])
+def test_backchannels_leave_no_words(text: str):
+    assert content(text, EN) == []
+
+
+@pytest.mark.parametrize(("text", "left"), [("yeah but wait", 2), ("I see the problem", 2), ("stop", 1), ("no", 1)])
+def test_what_is_more_than_a_backchannel_does(text: str, left: int):
+    assert len(content(text, EN)) == left
+
+
+def test_words_interrupt_once_there_is_enough_voice_to_trust_them():
+    assert verdict("stop that", 100) is Verdict.WAIT
+    assert verdict("stop that", 400) is Verdict.INTERRUPT
+
+
+def test_long_speech_interrupts_without_words():
+    assert verdict("", 700, min_ms=800) is Verdict.WAIT
+    assert verdict("", 800, min_ms=800) is Verdict.INTERRUPT
+
+
+def test_a_backchannel_never_interrupts_however_long():
+    assert verdict("yeah", 3_000) is Verdict.WAIT
+    assert verdict("yeah", 3_000, inf) is Verdict.RESUME
+
+
+def test_a_short_word_is_judged_when_the_voice_has_settled():
+    assert verdict("no", 250) is Verdict.WAIT
+    assert verdict("no", 250, 400) is Verdict.INTERRUPT
+
+
+def test_noise_resumes():
+    assert verdict("", 300, 100) is Verdict.WAIT
+    assert verdict("", 300, 400) is Verdict.RESUME
+
+
+def test_more_words_may_be_asked_for():
+    assert verdict("stop it", 2_000, min_words=3) is Verdict.WAIT
+    assert verdict("stop it", 2_000, inf, min_words=3) is Verdict.RESUME
+    assert verdict("stop it now", 2_000, min_words=3) is Verdict.INTERRUPT
+
+
+def test_backchannels_follow_the_language_and_can_be_replaced():
+    assert "genau" in InterruptRules().listed("de-DE")
+    assert InterruptRules().listed("xx") == ()
+    assert InterruptRules(backchannels=("hup",)).listed("en") == ("hup",)
+
+
+def floor(**rules: object) -> Floor:
+    return Floor(InterruptRules(**rules), "en", speculative=True)  # type: ignore[arg-type]
+
+
+SPEAKING, THINKING = Phase.SPEAKING, Phase.THINKING
+
+
+def test_an_onset_pauses_only_a_reply():
+    assert floor().step(Onset(0), None) == []
+    assert floor().step(Onset(0), SPEAKING) == [Pause()]
+    assert floor().step(Onset(0), THINKING) == [Pause()]
+
+
+def test_speaking_and_thinking_are_set_apart():
+    assert floor(speaking=False).step(Onset(0), SPEAKING) == []
+    assert floor(speaking=False).step(Onset(0), THINKING) == [Pause()]
+    assert floor(thinking=False).step(Onset(0), THINKING) == []
+
+
+def test_a_false_start_resumes():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(FalseStart(0), SPEAKING) == [Resume("noise"), Forget()]
+    assert it.state is State.FREE
+
+
+def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Started(0), SPEAKING)
+    it.text = "stop it please"
+    assert it.step(Talking(500, 0), SPEAKING) == [Interrupt()]
+    assert it.step(Talking(532, 0), None) == []
+    assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
+
+
+def test_a_backchannel_resumes_once_the_recogniser_has_settled():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Started(0), SPEAKING)
+    it.text = "yeah"
+    assert it.step(Lulled(300), SPEAKING) == [Peek(300)]
+    assert it.step(Talking(300, 400), SPEAKING) == []  # the recogniser has not answered yet
+    it.step(Settled("yeah"), SPEAKING)
+    assert it.step(Talking(300, 432), SPEAKING) == [Resume("backchannel"), Forget(), Announce(False, -1.0)]
+
+
+def test_a_turn_that_ends_undecided_is_judged_by_its_final_text():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Stopped(900), SPEAKING) == [End(900, contested=True)]
+
+
+def test_speech_while_it_may_not_be_interrupted_is_forgotten():
+    it = floor(speaking=False)
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Started(0), SPEAKING) == []
+    assert it.step(Talking(3_000, 0), SPEAKING) == []
+    assert it.step(Stopped(3_000), SPEAKING) == [Forget()]
+
+
+def test_speech_that_outlasts_such_a_reply_counts():
+    it = floor(speaking=False)
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Stopped(3_000), None) == [End(3_000)]
+
+
+def test_a_draft_is_asked_for_only_while_nobody_speaks():
+    it = floor()
+    it.step(Onset(0), None)
+    assert it.step(Lulled(300), None) == [Peek(300)]
+    assert it.step(Settled("hello"), None) == [Draft("hello")]
+    assert it.step(Rejoined(400), None) == [Discard()]
+    assert it.step(Settled("  "), None) == []
+    it.speculative = False
+    assert it.step(Lulled(500), None) == []
