@@ -20,10 +20,10 @@ export const initial = () => ({
 });
 
 const on = {
-  "session.created": (state, event) => ({ ...adopt(state, event), session: event, hearing: false, awaiting: false }),
+  "session.created": (state, event) => ({ ...adopt(state, event), session: event }),
   "session.updated": (state, event) => ({ ...state, session: { ...state.session, ...event }, mode: event.turn.mode }),
-  "user.started": (state) => ({ ...forget(state), hearing: true }),
-  "user.stopped": (state) => ({ ...state, hearing: false }),
+  "user.started": (state) => ({ ...forget(state), hearing: true, awaiting: false }),
+  "user.stopped": (state) => ({ ...state, hearing: false, awaiting: live(state) !== undefined }),
   "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
   "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
   "reply.started": (state, event) => add({ ...state, awaiting: false }, newReply(event)),
@@ -114,9 +114,9 @@ function amend(state, reply, change) {
 
 // The lines above a new session's stay, and its replies are counted from the beginning again.
 function adopt(state, { session, resumed }) {
-  const entries = state.entries.map((entry) => (entry.kind === "reply" ? { ...entry, reply: -1 } : entry));
-  const past = { ...state, entries };
-  if (resumed || !state.session || state.session.session === session || entries.length === 0) return past;
+  const still = lost(state);
+  const past = { ...still, entries: still.entries.map((entry) => (entry.kind === "reply" ? { ...entry, reply: -1 } : entry)) };
+  if (resumed || !state.session || state.session.session === session || past.entries.length === 0) return past;
   return note(past, "A new conversation: the server no longer has the one above.");
 }
 
@@ -141,7 +141,7 @@ function forget(state) {
 // The user's cough or "mhm" is forgotten; a pause that the page itself asked for says nothing about them.
 function resume(state, reply, reason) {
   const resumed = amend(state, reply, (entry) => ({ ...entry, held: false }));
-  return reason === "client" ? resumed : forget(resumed);
+  return reason === "client" ? resumed : { ...forget(resumed), awaiting: false };
 }
 
 function addSentence(entry, { index, text, start_ms: startMs }) {

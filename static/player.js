@@ -63,7 +63,7 @@ export class Player {
   announce(reply, rate) {
     if (reply <= this.#dropped) return;
     this.#reply = reply;
-    this.#acknowledged = 0;
+    this.#acknowledged = -ACK_MS; // the first sound is told at once
     if (this.#context && this.#context.sampleRate !== rate) this.open(rate);
   }
 

@@ -79,7 +79,7 @@ export const LINK = {
 /** The line under the controls: what to do next. */
 export function hint({ phase, mode, started, microphone }) {
   if (phase === "disconnected") return "Waiting for the server.";
-  if (!started) return "Your microphone is heard only after you press Start.";
+  if (!started) return "Nothing is heard until you press Start.";
   if (!microphone) return "No microphone: type your side of it.";
   if (mode === "manual") return phase === "hearing" ? "Let go when you have finished." : "Hold the space bar, or the button, and speak.";
   const hints = {

@@ -1,4 +1,4 @@
-"""A server that speaks the native protocol by the test's word: it serves the page, records what arrives, says what it is told."""
+"""A server that speaks the native protocol by the test's word: it serves the page, and records what arrives."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def tone(ms: float, rate: int = RATE, start: int = 0) -> bytes:
 
 
 class ScriptedServer:
-    """One client at a time. `received` holds its JSON messages, `heard` its audio, `queries` what each connection asked."""
+    """One client at a time. `received`: its JSON messages, `heard`: its audio, `queries`: what connections asked."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -38,7 +38,6 @@ class ScriptedServer:
         self.queries: list[dict[str, str]] = []
         self.port = 0
         self.created: dict[str, Any] = {}
-        self.refuse: tuple[int, str] | None = None  # close code and reason for the next connections
         self._client: WebSocket | None = None
         self._news = asyncio.Condition()
 
@@ -88,8 +87,6 @@ class ScriptedServer:
     async def serve(self, client: WebSocket) -> None:
         self.queries.append(dict(client.query_params))
         await client.accept("parley.v1")
-        if self.refuse:
-            return await client.close(*self.refuse)
         self._client = client
         await self.tell("session.created", **self._greeting(client))
         await self._note()

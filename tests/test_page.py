@@ -69,7 +69,7 @@ async def test_a_whole_conversation() -> None:
         await server.tell("user.stopped", at_ms=900)
         await server.tell("transcript.final", text="How do I find a treasure?", turn=1)
         await phase(page, "thinking")
-        assert await page.inner_text(".line.user .text") == "How do I find a treasure?"
+        await page.wait_for_selector(".line.user:not(.partial) :text-is('How do I find a treasure?')")
         pcm = tone(2_000)
         await server.speak(1, TEXT, pcm)
         await phase(page, "speaking")

@@ -6,6 +6,7 @@ import { face, hue } from "./faces.js";
 export class CastView {
   #list = find("#cast");
   #choose;
+  #welcome = find("#welcome-faces");
   #shown = "";
 
   /** `choose(ids)` asks for these to be present. */
@@ -21,6 +22,7 @@ export class CastView {
     this.#shown = key;
     const focused = document.activeElement?.dataset?.key;
     this.#list.replaceChildren(...available.map((each) => this.#card(each, available, present)));
+    this.#welcome.replaceChildren(...available.slice(0, 5).map((each) => face(each, available)));
     if (focused) this.#list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -29,7 +31,7 @@ export class CastView {
     const here = present.includes(id);
     const words = make("span", { class: "words" }, make("span", { class: "name" }, name));
     if (description) words.append(make("span", { class: "about" }, description));
-    const talk = { class: "card", type: "button", "data-key": `talk-${id}`, "aria-pressed": String(here), onclick: () => this.#choose([id]) };
+    const talk = { class: "card", type: "button", title: description, "data-key": `talk-${id}`, "aria-pressed": String(here), onclick: () => this.#choose([id]) };
     const card = make("li", { class: here ? "present" : null }, make("button", talk, face(character, cast), words), this.#toggle(character, present));
     card.style.setProperty("--hue", hue(id, cast));
     return card;

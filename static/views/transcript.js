@@ -10,16 +10,28 @@ export class TranscriptView {
   #list = find("#transcript");
   #empty = find("#welcome");
   #shown = new Map(); // id -> {node, entry, audible}
+  #following = true; // the reader is at the end, so keep them there
+
+  constructor() {
+    this.#list.addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.#list;
+      this.#following = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    });
+    new ResizeObserver(() => this.#follow()).observe(this.#list);
+  }
 
   render(state) {
     const { entries } = state;
     this.#empty.hidden = entries.length > 0;
     this.#list.hidden = entries.length === 0;
-    const following = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < NEAR_END;
     const kept = new Set(entries.map((entry) => entry.id));
     for (const [id, { node }] of this.#shown) if (!kept.has(id)) this.#forget(id, node);
     const drawn = entries.map((entry, place) => this.#show(entry, place, state)).some(Boolean);
-    if (drawn && following) this.#list.scrollTop = this.#list.scrollHeight;
+    if (drawn) this.#follow();
+  }
+
+  #follow() {
+    if (this.#following) this.#list.scrollTop = this.#list.scrollHeight;
   }
 
   #forget(id, node) {

@@ -1,0 +1,148 @@
+"""The page, the real server and the real embedded engines: speech into the microphone, what the speaker played."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.browser import chromium, microphone_wav, open_page, phase, played, told
+from tests.speech import say, silence
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, "-m", "server", "serve", "--config", "configs/embedded.toml", "--port", "0"]
+QUANTUM = 128
+
+
+@asynccontextmanager
+async def real_server() -> AsyncIterator[str]:
+    """The address of a server of its own process."""
+    environment = os.environ | {"PARLEY_LLM_ENGINE": "eliza"}
+    pipe = asyncio.subprocess.PIPE
+    server = await asyncio.create_subprocess_exec(
+        *COMMAND, cwd=ROOT, env=environment, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+    )
+    assert server.stdout
+    try:
+        async with asyncio.timeout(60):
+            log = b""
+            while not (found := re.search(rb"http://localhost:\d+/", log)):
+                log += (line := await server.stdout.readline())
+                assert line, log.decode()
+        rest = asyncio.create_task(server.stdout.read())
+        yield found[0].decode()
+    finally:
+        server.terminate()
+        await server.wait()
+    await rest
+
+
+class Ear:
+    """What comes to the page over its sockets, as it comes: `pcm` by reply, `events`."""
+
+    def __init__(self, page: Any) -> None:
+        self.pcm: dict[int, bytes] = {}
+        self.events: list[dict[str, Any]] = []
+        self._reply = -1
+        page.on("websocket", lambda socket: socket.on("framereceived", self._received))
+
+    def _received(self, frame: str | bytes) -> None:
+        if isinstance(frame, bytes):
+            self.pcm[self._reply] = self.pcm.get(self._reply, b"") + frame
+            return
+        event = json.loads(frame)
+        self.events.append(event)
+        if event["type"] == "reply.audio":
+            self._reply = event["reply"]
+
+    def of(self, type: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == type]
+
+    async def got(self, type: str, count: int = 1) -> dict[str, Any]:
+        async with asyncio.timeout(30):
+            while len(self.of(type)) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return self.of(type)[count - 1]
+
+    def samples(self, reply: int) -> np.ndarray:
+        return np.frombuffer(self.pcm[reply], "<i2").astype(np.float32) / 32768
+
+
+async def start_of(page: Any, reply: int) -> int:
+    """Where, in what was played, `reply` begins."""
+    [frame] = [event["frame"] for event in await told(page, "started") if event["reply"] == reply]
+    return int(frame - await page.evaluate("() => window.parley.tap.chunks[0].frame"))
+
+
+async def test_a_spoken_question_is_understood_and_answered_aloud(tmp_path: Path) -> None:
+    wav = microphone_wav(
+        tmp_path / "question.wav", silence(600) + say("what is your favorite machine") + silence(20_000)
+    )
+    async with real_server() as url, chromium(wav) as chrome, open_page(chrome, "about:blank") as page:
+        ear = Ear(page)
+        await page.goto(url + "?tap=1")
+        await page.fill("#say-text", "Hello, Ada.")
+        await page.click("#send")
+        await ear.got("reply.done")
+        await page.click("#main-button")
+        final = await ear.got("transcript.final", 2)
+        assert "favorite machine" in final["text"]
+        assert len(ear.of("transcript.partial")) > 2
+        done = await ear.got("reply.done", 2)
+        await phase(page, "listening")
+        assert (await page.inner_text(".line.reply:last-child .text")) == done["text"]
+        assert await page.locator(".line.user .text").all_inner_texts() == ["Hello, Ada.", final["text"]]
+        samples = await played(page)
+        for reply in (1, 2):
+            begin, sent = await start_of(page, reply), ear.samples(reply)
+            np.testing.assert_array_equal(samples[begin : begin + sent.size], sent)
+        assert not await told(page, "underrun")
+        metrics = await ear.got("turn.metrics", 2)
+        assert metrics["turn_end"] < metrics["first_sent"] <= metrics["first_heard"]
+
+
+async def test_a_greeting_is_cut_short_by_speech_and_a_reload_goes_on(tmp_path: Path) -> None:
+    speech = say("please stop and listen to me now")
+    wav = microphone_wav(tmp_path / "cut.wav", silence(2_000) + speech + silence(30_000))
+    async with real_server() as url, chromium(wav) as chrome, open_page(chrome, "about:blank") as page:
+        ear = Ear(page)
+        await page.goto(url + "?tap=1")
+        await page.click("#main-button")
+        cut = await ear.got("reply.interrupted")
+        assert cut["reason"] == "speech"
+        assert cut["heard"]
+        assert cut["unheard"]
+        await ear.got("reply.audio", 2)
+        assert "listen to me" in (await ear.got("transcript.final", 1))["text"]
+        done = await ear.got("reply.done")
+        await phase(page, "listening")
+
+        samples = await played(page)
+        begin, again = await start_of(page, cut["reply"]), await start_of(page, done["reply"])
+        [paused, *_] = await told(page, "paused")
+        stop = begin + round(paused["ms"] * (await page.evaluate("() => window.parley.tap.rate")) / 1_000)
+        kept = stop - begin - 1_000  # before the fade
+        np.testing.assert_array_equal(samples[begin : begin + kept], ear.samples(cut["reply"])[:kept])
+        assert not samples[stop + QUANTUM : again].any(), "silent from the pause to the next reply"
+        assert abs(cut["heard_ms"] - paused["ms"]) < 1
+        struck = await page.inner_text(".line.reply del")
+        assert struck.endswith(cut["unheard"])
+
+        lines = await page.locator(".line .text").all_inner_texts()
+        await page.reload()
+        history = await ear.got("history", 3)
+        assert [each["text"] for each in history["messages"] if each["role"] == "assistant"] == [
+            cut["heard"],
+            done["text"],
+        ]
+        await page.wait_for_function("count => document.querySelectorAll('.line').length === count", arg=len(lines))
+        await page.fill("#say-text", "Are you still there?")
+        await page.click("#send")
+        await ear.got("reply.done", 2)
+        await page.wait_for_function("() => window.parley.tap.samples().some((each) => each !== 0)")
