@@ -58,7 +58,7 @@ def human(rate: int = RATE) -> bytes | None:
     if not _RECORDING.is_file():
         return None
     pcm, recorded = read_wav(_RECORDING.read_bytes())
-    return resample(pcm, recorded, rate)
+    return to_pcm(_alive(to_float(resample(pcm, recorded, rate))))
 
 
 def _alive(samples: np.ndarray) -> np.ndarray:

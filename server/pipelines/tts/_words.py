@@ -5,6 +5,7 @@ An engine may send several events for one word ("3.50" is three point five zero)
 
 import bisect
 import re
+from collections.abc import Sequence
 
 from server.pipelines.engines import Word
 
@@ -48,3 +49,11 @@ def _bare(match: re.Match[str]) -> tuple[int, int] | None:
     start = match.start() + len(word) - len(word.lstrip(_PUNCTUATION))
     end = match.start() + len(word.rstrip(_PUNCTUATION))
     return (start, end) if start < end else None
+
+
+def matched(text: str, spans: Sequence[tuple[float, float]]) -> tuple[Word, ...]:
+    """The words of `text` with the times (from, to, in ms) of the spoken ones, where there are as many; else none."""
+    units = [unit for match in _UNIT.finditer(text) if (unit := _bare(match))]
+    if len(units) != len(spans):
+        return ()
+    return tuple(Word(*unit, *span) for unit, span in zip(units, spans, strict=True))
