@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from server import characters
 from server.errors import LimitError
 from server.http import health
+from server.http.tiers.mount import mount
 from server.lobby import Lobby
 from server.rack import Rack
 from server.settings import ROOT, Settings
@@ -27,11 +28,12 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     lobby = Lobby(settings.server.sessions, settings.server.resume_s)
     everybody = characters.read(settings.characters.directory)
     characters.chosen(everybody, settings.characters.active)
+    tiers, services = mount(settings, rack, everybody)
     conversation = Conversation(rack, lobby, everybody, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with rack:
+        async with rack, services:
             watch = asyncio.create_task(watch_loop())
             yield
             watch.cancel()
@@ -39,6 +41,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     routes = [
         *health.routes(rack, lobby, _version()),
         WebSocketRoute("/ws", conversation.__call__),
+        *tiers,
         Mount("/", StaticFiles(directory=ROOT / "static", html=True)),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)

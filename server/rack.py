@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from server.errors import ConfigError
-from server.pipelines.engines import LLM, STT, TTS, VAD, Engine, Kind, Speaker, TurnEnd, Voice, load
+from server.pipelines.engines import LLM, STT, TTS, VAD, Codec, Engine, Kind, Speaker, TurnEnd, Voice, load
+from server.pipelines.tts._revoiced import revoiced
 from server.settings import EngineSettings, Settings
 
 
@@ -14,10 +15,21 @@ class Rack:
     """The opened engines. A block: `async with Rack(...)` starts them all, and stops them in reverse."""
 
     def __init__(
-        self, vad: VAD, stt: STT, llm: LLM, tts: TTS, *, turnend: TurnEnd | None = None, voices: Mapping[str, TTS] = {}
+        self,
+        vad: VAD,
+        stt: STT,
+        llm: LLM,
+        tts: TTS,
+        *,
+        turnend: TurnEnd | None = None,
+        voices: Mapping[str, TTS] = {},
+        codec: Codec | None = None,
     ) -> None:
-        self.vad, self.stt, self.llm, self.turnend = vad, stt, llm, turnend
+        self.vad, self.stt, self.llm, self.turnend, self.codec = vad, stt, llm, turnend, codec
         self._default, self._voices = tts, dict(voices)
+        for voice in (tts, *self._voices.values()):
+            if hasattr(voice, "codec"):  # it receives tokens
+                voice.codec = codec
         self.ready = False
 
     @classmethod
@@ -30,6 +42,7 @@ class Rack:
             tts=_load("tts", settings.tts),
             turnend=_load("turn_end", settings.turnend) if settings.turnend.engine else None,
             voices={name: _load("tts", engine) for name, engine in settings.voices.items()},
+            codec=_load("codec", settings.codec) if settings.codec.engine else None,
         )
 
     def tts(self, name: str = "") -> TTS:
@@ -46,16 +59,23 @@ class Rack:
 
     def open(self, voice: Voice) -> tuple[Speaker, int]:
         """A speaker for `voice`, and its rate in Hz. Raises `ConfigError` for a voice that does not exist."""
-        tts = self.tts(voice.engine)
+        tts = self.voiced(voice)
         return tts.open(voice), tts.rate
+
+    def voiced(self, voice: Voice) -> TTS:
+        """The engine for `voice`, behind the codec where it asks for that. Raises `ConfigError`."""
+        return revoiced(self.tts(voice.engine), voice, self.codec)
 
     def engines(self) -> list[Engine]:
         """All of them, in the order they start."""
-        return [e for e in (self.vad, self.turnend, self.stt, self.llm, self._default, *self._voices.values()) if e]
+        voices = (self._default, *self._voices.values())
+        return [e for e in (self.vad, self.turnend, self.stt, self.llm, self.codec, *voices) if e]
 
     def names(self) -> dict[str, str]:
         """Each kind's engine by name, as a client is told."""
         kinds: dict[str, object] = {"vad": self.vad, "stt": self.stt, "llm": self.llm, "tts": self._default}
+        if self.codec:
+            kinds["codec"] = self.codec
         return {kind: _name(engine) for kind, engine in kinds.items()}
 
     async def __aenter__(self) -> Self:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from server.errors import ConfigError
 from server.pipelines.barge_in import InterruptRules
+from server.pipelines.tiers.services import TierRules, customary
 from server.pipelines.turn import TurnRules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +82,8 @@ class Settings(BaseSettings):
     stt: EngineSettings = EngineSettings(engine="pocketsphinx")
     llm: EngineSettings = EngineSettings(engine="auto")
     tts: EngineSettings = EngineSettings(engine="espeak")
+    codec: EngineSettings = EngineSettings()
+    tiers: TierRules = TierRules()
     voices: dict[str, EngineSettings] = {}  # further TTS engines, by the name a character's voice gives as its engine
 
     @classmethod
@@ -114,7 +117,7 @@ def read(path: Path | None = None) -> Settings:
         raise ConfigError(f"{path} (or PARLEY_{where.upper().replace('.', '_')}): {where}: {first['msg']}") from None
     directory = path.parent / settings.characters.directory
     characters = settings.characters.model_copy(update={"directory": directory})
-    return settings.model_copy(update={"characters": characters} | _openai(settings))
+    return settings.model_copy(update={"characters": characters} | _openai(settings) | _tiers(settings))
 
 
 def _openai(settings: Settings) -> dict[str, EngineSettings]:
@@ -127,3 +130,8 @@ def _openai(settings: Settings) -> dict[str, EngineSettings]:
         for kind, engines in speak.items()
         if given and getattr(settings, kind).engine in engines
     }
+
+
+def _tiers(settings: Settings) -> dict[str, TierRules]:
+    """ENABLE_STREAMING, RUNPOD_API_KEY and NAME_STREAMING_ENDPOINT, as the tiers know them."""
+    return {"tiers": customary(settings.tiers, os.environ)}

@@ -42,7 +42,10 @@ class BatchedCodec:
 
     rate = RATE
 
-    def __init__(self, network: Network, *, shape: Shape = WINDOWS, whole: int = 256, batch: int = 16) -> None:
+    def __init__(
+        self, network: Network, *, shape: Shape = WINDOWS, whole: int = 256, batch: int = 16, name: str = "codec"
+    ) -> None:
+        self.name = name
         self._shape, self._whole = shape, whole
         self.worker = Worker(network, batch)
         self._voices: OrderedDict[tuple[str, int, int], Samples] = OrderedDict()

@@ -16,6 +16,7 @@ from server.pipelines.codec._lina.checkpoint import HUB
 from server.pipelines.codec._lina.imports import HOW, present
 from server.pipelines.codec._lina.network import Autocast, LinaNetwork
 from server.pipelines.codec._windows import Shape
+from server.pipelines.engines import Codec
 
 
 def create(
@@ -34,7 +35,7 @@ def create(
     first: int = 4,
     fade_ms: float = 15,
     trust: tuple[str, ...] = (),
-) -> BatchedCodec:
+) -> Codec:
     """Raises `EngineUnavailable` where the package is missing; `start` raises for a missing model."""
     if not present():
         raise EngineUnavailable(HOW)
@@ -42,4 +43,4 @@ def create(
         model=model, revision=revision, cache=cache, device=device, encoder=encoder, autocast=autocast, trust=trust
     )
     shape = Shape(window, left, right, first, fade_ms)
-    return BatchedCodec(network, shape=shape, whole=whole, batch=batch)
+    return BatchedCodec(network, shape=shape, whole=whole, batch=batch, name="linacodec")

@@ -3,7 +3,9 @@
 Closing the generator closes the connection, which is how the back end learns that nobody listens any more.
 """
 
-from collections.abc import AsyncGenerator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +18,7 @@ from server.pipelines.tiers.services import Service
 from server.pipelines.tts._pcm_stream import Decoder, Unplayable, announced
 
 PATH = "/api/tts/synthesize"  # of another Parley
+PATIENCE_S = 0.05  # for the end of a body whose last message has come
 OBJECTS = ("json", "ndjson", "jsonl", "event-stream")  # in a content type
 
 
@@ -58,14 +61,25 @@ async def _read(response: httpx.Response, service: Service) -> AsyncGenerator[Pa
 
 async def _messages(response: httpx.Response) -> AsyncGenerator[Part, None]:
     objects, reading = Objects(), Reading()
-    async for data in response.aiter_bytes():
+    stream = response.aiter_bytes()
+    async for data in stream:
         for message in objects.push(data):
             for part in reading.read(message):
+                if reading.complete:
+                    await _drained(stream)
                 yield part
                 if reading.complete:
                     return
     objects.finish()
     reading.finish()
+
+
+async def _drained(stream: AsyncIterator[bytes]) -> None:
+    """A body read to its end gives its connection back for the next request. It is due at once, so waits are short."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in stream:
+                pass
 
 
 async def _sound(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:

@@ -1,8 +1,15 @@
 """Where speech can be asked of: the configured services, and how long to wait for them. Values, from the settings."""
 
+import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.errors import ConfigError
+
+_RUNPOD = re.compile(r"/v2/[^/]+(/run|/runsync)?/?$")
+_ENDPOINT = "_STREAMING_ENDPOINT"
 
 
 class Service(BaseModel):
@@ -47,3 +54,31 @@ class TierRules(BaseModel):
     streams: int = Field(16, ge=1)  # at once; the one beyond is answered 503
     origins: tuple[str, ...] = ()  # further pages that may ask; "*" for all
     services: dict[str, Service] = {"local": Service(kind="local", format="pcm_16")}
+
+
+def customary(rules: TierRules, environment: Mapping[str, str]) -> TierRules:
+    """`rules` under the customary variables: ENABLE_STREAMING, RUNPOD_API_KEY for services of RunPod's that have no
+    key of their own, and NAME_STREAMING_ENDPOINT for the address of the service `name`. Raises `ConfigError`."""
+    changed: dict[str, object] = {}
+    if streaming := environment.get("ENABLE_STREAMING", "").strip().lower():
+        if streaming not in ("true", "false", "1", "0"):
+            raise ConfigError(f"ENABLE_STREAMING={streaming}: true or false")
+        changed["streaming"] = streaming in ("true", "1")
+    services = dict(rules.services)
+    for variable, url in environment.items():
+        if variable.endswith(_ENDPOINT) and url:
+            name = variable.removesuffix(_ENDPOINT).lower()
+            services[name] = _at(services.get(name), name, url)
+    if key := environment.get("RUNPOD_API_KEY"):
+        for name, service in services.items():
+            if service.kind == "runpod" and not service.key:
+                services[name] = service.model_copy(update={"key": key})
+    return rules.model_copy(update=changed | {"services": services})
+
+
+def _at(service: Service | None, name: str, url: str) -> Service:
+    if service:
+        return service.model_copy(update={"url": url})
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{name.upper()}{_ENDPOINT}={url}: an address beginning with http:// or https:// is needed")
+    return Service(kind="runpod" if _RUNPOD.search(url) else "ndjson", url=url)
