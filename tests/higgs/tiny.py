@@ -31,6 +31,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+torch.set_num_threads(1)  # so small a model only loses by sharing its work out
+
 SPECIALS = [
     "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
     "<|audio_out_bos|>", "<|audio_eos|>", "<|reserved_special_token_6|>", "<|AUDIO_OUT|>",
@@ -96,7 +98,7 @@ def _codec(out: Path) -> Any:
         target_bandwidths=[0.5, 1, 1.5, 2],  # the default ends in 4, which is 16 codebooks at 25 Hz
         codebook_dim=8,
         acoustic_model_config=DacConfig(
-            encoder_hidden_size=4, decoder_hidden_size=64, hidden_size=16,
+            encoder_hidden_size=4, decoder_hidden_size=32, hidden_size=16,
             downsampling_ratios=[8, 5, 4, 2, 3], upsampling_ratios=[8, 5, 4, 2, 3],
         ),
         semantic_model_config=HubertConfig(

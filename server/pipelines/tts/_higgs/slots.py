@@ -57,7 +57,7 @@ class Batch:
         """Write one token's keys and values [n, heads, 1, size]; all that may be looked at."""
         n = len(self._slots)
         out = []
-        for part, new in zip(self._kv[layer].unbind(0), (keys, values), strict=True):
+        for part, new in ((self._kv[layer, 0], keys), (self._kv[layer, 1], values)):
             part[self._slots, :, self._positions] = new[:, :, 0]
             out.append(part[:n, :, : self._reach])
         return out[0], out[1]
@@ -72,7 +72,7 @@ class Run:
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the run's keys and values [1, heads, tokens, size]; all up to the run's end."""
         out = []
-        for part, new in zip(self._kv[layer].unbind(0), (keys, values), strict=True):
+        for part, new in ((self._kv[layer, 0], keys), (self._kv[layer, 1], values)):
             part[self._slot : self._slot + 1, :, self._begin : self._end].copy_(new)
             out.append(part[self._slot : self._slot + 1, :, : self._end])
         return out[0], out[1]

@@ -53,7 +53,6 @@ class Step:
     def begin(self, slot: int, position: int, how: Sampling) -> None:
         """The prompt in `slot` ends before `position`; what follows is an utterance."""
         self.state.begin(slot, how)
-        self.state.step[slot] = 1
         self.positions[slot] = position
 
     def move(self, source: int, target: int, length: int) -> None:

@@ -1,0 +1,167 @@
+"""Higgs rows: the batched loop against transformers' own, streams in company against streams alone."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="pip install torch==2.13.0")
+pytest.importorskip("transformers", reason="pip install -e .[test]")
+
+from server.pipelines.tts._higgs.delay import EOS, delayed
+from server.pipelines.tts._higgs.prompt import Scene
+from tests.higgs.stage import GREEDY, Stage, alone, drawn, generated, loaded, prompts
+
+TEXTS = ["Hello there.", "A second voice speaks a rather longer sentence.", "Three", "And the fourth one, at last!"]
+
+
+def _recorded() -> np.ndarray:
+    """A voice's beginning with a recording of 30 frames."""
+    codes = np.random.default_rng(0).integers(0, 1024, (30, 8))
+    said = prompts().turn("What was said in the recording."), prompts().sound(delayed(codes))
+    return np.concatenate([prompts().head(Scene(speaker="feminine")), *said])
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["described", "cloned"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_greedy_rows_are_those_of_generate(text: str, recorded: bool) -> None:
+    stage = Stage(slots=2)
+    stream = stage.say(text, GREEDY, limit=60, before=_recorded() if recorded else None)
+    stage.run()
+    assert np.array_equal(stream.said.array(), generated(stream.prompt, 60))
+
+
+def test_an_utterance_ends_where_generate_ends() -> None:
+    ends = [generated(Stage().stream(text).prompt, 120) for text in TEXTS]
+    ended = [text for text, rows in zip(TEXTS, ends, strict=True) if (rows[-1] == EOS).all()]
+    assert ended, "no text of this tiny model ends by itself: choose others"
+    for text in ended:
+        assert np.array_equal(alone(text, limit=400), generated(Stage().stream(text).prompt, 400))
+
+
+def test_the_prompt_is_the_one_the_processor_writes() -> None:
+    messages = [
+        *Scene(speaker="masculine; deep").messages(),
+        {"role": "user", "content": [{"type": "text", "text": "How are you?"}]},
+    ]
+    theirs = loaded().processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    ours = np.concatenate([prompts().head(Scene(speaker="masculine; deep")), prompts().turn(" How are you? ")])
+    assert ours[:, 0].tolist() == theirs["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("how", [GREEDY, drawn(0), drawn(0, temperature=0.7, top_k=0, top_p=0.5)], ids=str)
+def test_many_at_once_equal_each_alone(how: object) -> None:
+    from dataclasses import replace
+
+    hows = [replace(how, seed=seed) for seed in range(7)]  # type: ignore[type-var]
+    texts = [TEXTS[i % 4] for i in range(7)]
+    stage = Stage(slots=7)
+    streams = [stage.say(t, h, limit=30 + 3 * i) for i, (t, h) in enumerate(zip(texts, hows, strict=True))]
+    stage.run()
+    for i, stream in enumerate(streams):
+        assert np.array_equal(stream.said.array(), alone(texts[i], hows[i], limit=30 + 3 * i)), i
+
+
+def test_a_seed_decides_what_is_drawn() -> None:
+    assert np.array_equal(alone("Hello.", drawn(1)), alone("Hello.", drawn(1)))
+    assert not np.array_equal(alone("Hello.", drawn(1)), alone("Hello.", drawn(2)))
+
+
+RUN = 24  # rows
+
+
+@pytest.mark.parametrize("how", [GREEDY, drawn(5)], ids=["greedy", "drawn"])
+def test_joining_at_every_row_changes_nothing(how: object) -> None:
+    first, second = alone(TEXTS[0], how, limit=RUN), alone(TEXTS[1], how, limit=RUN)  # type: ignore[arg-type]
+    for row in range(1, len(first)):
+        stage = Stage(slots=3)
+        one = stage.say(TEXTS[0], how, limit=RUN)  # type: ignore[arg-type]
+        while len(one.said) < row:
+            stage.scheduler.tick()
+        other = stage.say(TEXTS[1], how, limit=RUN)  # type: ignore[arg-type]
+        stage.run()
+        assert np.array_equal(one.said.array(), first), row
+        assert np.array_equal(other.said.array(), second), row
+
+
+def test_leaving_at_every_row_changes_nothing() -> None:
+    """The first of three ends after `row` rows; the highest slot moves down when that makes the batch smaller."""
+    wanted = [alone(TEXTS[i], drawn(i), limit=RUN) for i in range(3)]
+    moved = 0
+    for row in range(2, len(wanted[0])):
+        stage = Stage(slots=4)
+        streams = [stage.say(TEXTS[i], drawn(i), limit=row if i == 0 else RUN) for i in range(3)]
+        stage.scheduler.tick()
+        before = streams[2].slot
+        while any(not s.complete for s in streams):
+            stage.scheduler.tick()
+            moved += streams[2].slot is not None and before is not None and streams[2].slot < before
+        assert np.array_equal(streams[0].said.array(), wanted[0][:row]), row
+        for i in (1, 2):
+            assert np.array_equal(streams[i].said.array(), wanted[i]), (row, i)
+    assert moved, "no stream ever moved to another slot"
+
+
+def test_cancelling_at_every_row_frees_the_slot_at_once_and_changes_nothing() -> None:
+    wanted = [alone(TEXTS[i], drawn(i), limit=RUN) for i in range(3)]
+    for row in range(1, len(wanted[0])):
+        stage = Stage(slots=2)
+        one, two = (stage.say(TEXTS[i], drawn(i), limit=RUN) for i in range(2))
+        three = stage.say(TEXTS[2], drawn(2), limit=RUN)  # waits: both slots are taken
+        while len(one.said) < row:
+            stage.scheduler.tick()
+        assert three.slot is None
+        one.cancelled = True
+        made, given = len(one.said), len(one.outlet.pieces)  # type: ignore[attr-defined]
+        stage.scheduler.tick()
+        assert one.slot is None
+        assert three.slot is not None, "the slot of the cancelled one was not given on within a row"
+        stage.run()
+        assert len(one.said) == made
+        assert len(one.outlet.pieces) == given  # type: ignore[attr-defined]
+        assert np.array_equal(two.said.array(), wanted[1]), row
+        assert np.array_equal(three.said.array(), wanted[2]), row
+
+
+def test_a_full_outlet_holds_the_stream_and_its_result() -> None:
+    stage = Stage(slots=2)
+    held, free = stage.say(TEXTS[0], drawn(1)), stage.say(TEXTS[1], drawn(2))
+    while len(held.said) < 10:
+        stage.scheduler.tick()
+    held.outlet.full = True  # type: ignore[misc]
+    while not free.complete:
+        stage.scheduler.tick()
+    assert len(held.said) == 10
+    assert not stage.scheduler.tick(), "a scheduler that has nothing to do must say so"
+    held.outlet.full = False  # type: ignore[misc]
+    stage.run()
+    assert np.array_equal(held.said.array(), alone(TEXTS[0], drawn(1)))
+    assert np.array_equal(free.said.array(), alone(TEXTS[1], drawn(2)))
+
+
+def test_a_prompt_read_in_pieces_is_the_prompt_read_whole() -> None:
+    whole = alone(TEXTS[1], drawn(3), before=_recorded())
+    for size in (1, 7, 64, 100):
+        stage = Stage(slots=2)
+        stage.clock.piece = lambda spare, size=size: size  # type: ignore[method-assign, misc]
+        stream = stage.say(TEXTS[1], drawn(3), before=_recorded())
+        rounds = 0
+        while stream.read < len(stream.prompt):
+            stage.scheduler.tick()
+            rounds += 1
+        assert rounds == -(-len(stream.prompt) // size)
+        stage.run()
+        assert np.array_equal(stream.said.array(), whole), size
+
+
+def test_a_row_of_many_slots_is_one_graph() -> None:
+    """What is captured on a card must hold no decision that depends on data: the compiler's front end finds any."""
+    import torch
+
+    stage = Stage(slots=2)
+    stage.say("Hello.", drawn(1), limit=3)
+    stage.run()
+    with torch.inference_mode():
+        explained = torch._dynamo.explain(stage.step._row)(2, 512)
+    torch._dynamo.reset()
+    assert explained.graph_count == 1, explained.break_reasons
