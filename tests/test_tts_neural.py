@@ -272,3 +272,25 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == package else find(n, *a))
     with pytest.raises(EngineUnavailable, match=r"pip install -e '\.\["):
         load("tts", name, {})
+
+
+@NEED_KOKORO
+async def test_kokoro_s_own_errors_are_told_as_speech_errors(tmp_path: Path) -> None:
+    engine: TTS = load("tts", "kokoro", tiny_kokoro(tmp_path, durations=True))
+    await engine.start()
+    with pytest.raises(TTSError, match="klingon"):
+        await spoken(engine.open(Voice(options={"language": "klingon"})), "nuqneH")
+    assert (await spoken(engine.open(Voice()), "Hello."))[0]
+    await engine.stop()
+
+
+@NEED_POCKET
+async def test_pocket_s_own_errors_are_told_as_speech_errors(tmp_path: Path) -> None:
+    engine: TTS = load("tts", "pocket_tts", tiny_pocket(tmp_path))
+    await engine.start()
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    with pytest.raises(TTSError, match="pocket-tts failed"):
+        await spoken(engine.open(Voice(method="clone", reference=broken)), "Hello.")
+    assert (await spoken(engine.open(Voice()), "Hello."))[0]
+    await engine.stop()
