@@ -28,3 +28,8 @@ def origin_fits(connection: HTTPConnection, settings: ServerSettings) -> bool:
     if origin is None or "*" in settings.origins or origin in settings.origins:
         return True
     return urlsplit(origin).netloc == connection.headers.get("host")
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Whom to be fair to: an address."""
+    return connection.client.host if connection.client else ""

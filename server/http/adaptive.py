@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from server.access import client_of
 from server.audio import milliseconds
 from server.errors import EngineBusy, ParleyError, ProtocolError
-from server.http.asked import Allowed, body, client_of, guarded
+from server.http.asked import Allowed, body, guarded
 from server.http.streams import Stream
 from server.pipelines.adaptive import Adaptive, State
 from server.pipelines.engines import Voice

@@ -17,11 +17,6 @@ Allowed = Callable[[HTTPConnection], bool]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def client_of(connection: HTTPConnection) -> str:
-    """Whom to be fair to: an address."""
-    return connection.client.host if connection.client else ""
-
-
 async def body(request: Request, model: type[B]) -> B:
     """The request's JSON as `model`. Raises `ProtocolError`, `LimitError`, pydantic's `ValidationError`."""
     raw = bytearray()

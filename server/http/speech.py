@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.http.asked import Allowed, body, client_of, guarded
+from server.access import client_of
+from server.http.asked import Allowed, body, guarded
 from server.http.streams import Stream
 from server.http.utterance import Streamed, Take, Utterance
 from server.pipelines.encoders import FORMATS

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.pipelines.encoders import Format, format_of
-from server.pipelines.engines import Speech, Voice, Word
-from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Preset
+from server.pipelines.engines import Speech, Voice
+from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Preset, described
 from server.pipelines.studio import Booth, Studio
 
 LONGEST = 20_000  # characters in one request
@@ -99,7 +99,7 @@ class Take:
                     if data := await self._encoded(piece.pcm):
                         yield _delta(data)
                     if piece.words:
-                        yield {"type": "speech.audio.words", "words": told(piece.words, self._text)}
+                        yield {"type": "speech.audio.words", "words": described(piece.words, self._text)}
             if data := await self._work(self.encoder.finish):
                 yield _delta(data)
         except ParleyError as error:
@@ -147,20 +147,6 @@ def find(studio: Studio, asked: Utterance) -> tuple[Booth, Voice]:
         speed=asked.speed,
         instructions=asked.instructions,
     )
-
-
-def told(words: Sequence[Word], text: str) -> list[dict[str, Any]]:
-    """Word timings as a client is told: which word, its characters in the text, when it sounds."""
-    return [
-        {
-            "word": text[w.start : w.end],
-            "start": w.start,
-            "end": w.end,
-            "start_ms": round(w.start_ms, 1),
-            "end_ms": round(w.end_ms, 1),
-        }
-        for w in words
-    ]
 
 
 def _delta(data: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from server.audio import SAMPLE
 
 Wave = npt.NDArray[np.float64]
 
+EDGE_MS = 12  # of a segment that ends while it sounds, held back for the next one to begin on
 WINDOW_MS = 5  # silence is judged in windows this long
 ALIKE = 0.5  # correlation above which two pieces are taken for renderings of the same sound
 SEARCH_MS = 1.5  # how far a second rendering may have slipped
@@ -109,11 +110,13 @@ class Joiner:
         return self._release()
 
     def cut(self, pause_ms: float | None = None) -> bytes:
-        """The segment is over and another may follow: keep `pause_ms` of the silence at its end."""
+        """The segment is over and another may follow, perhaps much later: keep `pause_ms` of the silence at its end,
+        and hold back no more than that silence."""
         out = self._open(last=True)
         self._trim(self.seams.pause_ms if pause_ms is None else pause_ms)
         self._head = b""
-        return out + self._give(len(self._held) - self._touched)
+        quiet = silence_after(self._held, self.rate, self.seams.floor)
+        return out + self._give(len(self._held) - min(self._touched, max(quiet, self._size(EDGE_MS))))
 
     def finish(self) -> bytes:
         """The end of the stream, faded out to zero."""

@@ -3,9 +3,10 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from server.audio import SAMPLE, Resampler, milliseconds
 from server.pipelines.admission import Stream
@@ -80,6 +81,11 @@ class Narrator:
         self._speaker, self._stream = speaker, stream
         self._joiner = Joiner(source_rate, seams)
         self._resampler = Resampler(source_rate, self.rate)
+
+    @property
+    def heard_at(self) -> float:
+        """When the listener, who plays what comes as it comes, has heard everything; seconds on the loop's clock."""
+        return self._stream.listener.dry_at
 
     async def say(self, text: str) -> AsyncGenerator[Speech, None]:
         """`text` as speech, piece by piece, with words whose `start` and `end` are characters of `text`.
@@ -156,3 +162,17 @@ def _picture(char: str) -> bool:
     return (
         category in ("Cs", "Co", "Cn") or (category in ("So", "Sk") and char > "\u2190") or char in "\u200d\ufe0f\u20e3"
     )
+
+
+def described(words: Sequence[Word], text: str) -> list[dict[str, Any]]:
+    """Word timings as a client is told: which word, its characters in the text, when it sounds."""
+    return [
+        {
+            "word": text[w.start : w.end],
+            "start": w.start,
+            "end": w.end,
+            "start_ms": round(w.start_ms, 1),
+            "end_ms": round(w.end_ms, 1),
+        }
+        for w in words
+    ]
