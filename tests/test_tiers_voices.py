@@ -1,4 +1,4 @@
-"""Voices over the tiers: the engine `remote`, conversion and upsampling, the settings, and all of it in the application."""
+"""Voices over the tiers: the engine `remote`, conversion and upsampling, the settings, the application."""
 
 import asyncio
 import json
