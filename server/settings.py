@@ -120,6 +120,12 @@ def read(path: Path | None = None) -> Settings:
     return settings.model_copy(update={"characters": characters} | _openai(settings) | _tiers(settings))
 
 
+def strangers() -> list[str]:
+    """The PARLEY_* variables that name no table of the settings, and so do nothing."""
+    given = [name for name in os.environ if name.startswith("PARLEY_")]
+    return [name for name in given if name.split("_")[1].lower() not in Settings.model_fields]
+
+
 def _openai(settings: Settings) -> dict[str, EngineSettings]:
     """The customary OpenAI variables, for the engines that speak to such an endpoint."""
     customary = {"api_key": os.environ.get("OPENAI_API_KEY"), "base_url": os.environ.get("OPENAI_BASE_URL")}
