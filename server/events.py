@@ -172,3 +172,7 @@ class Error(Event):
 @dataclass(frozen=True)
 class Pong(Event):
     type = "pong"
+
+
+# What stops when a reply is cut off. That it was cut off, and its metrics, are told after.
+OF_A_REPLY = (ReplyStarted, ReplyText, ReplySentence, ReplyAudio, Audio, ReplyPaused, ReplyResumed, ReplyDone)

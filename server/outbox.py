@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 
 from server.errors import LimitError
-from server.events import Audio, Event, ReplyAudio
+from server.events import OF_A_REPLY, Event
 
 CONTROL = 2_000  # messages
 
@@ -19,6 +19,7 @@ class Outbox:
         self._audio: deque[Event] = deque()
         self._limit = audio_items
         self._filled, self._drained = asyncio.Event(), asyncio.Event()
+        self._over: set[int] = set()  # replies that were cut off: nothing of them leaves any more
         self.frames_dropped = 0
 
     def __len__(self) -> int:
@@ -28,6 +29,8 @@ class Outbox:
         """Send `event` as soon as possible. Raises `LimitError` when the client has stopped reading."""
         if len(self._control) >= CONTROL:
             raise LimitError(f"client does not read: {CONTROL} messages are waiting", code="not_reading")
+        if self._late(event):
+            return
         self._control.append(event)
         self._filled.set()
 
@@ -36,15 +39,21 @@ class Outbox:
         while len(self._audio) >= self._limit:
             self._drained.clear()
             await self._drained.wait()
+        if self._late(event):
+            return
         self._audio.append(event)
         self._filled.set()
 
-    def drop_audio(self, reply: int) -> None:
-        """Forget the audio of `reply` that has not left."""
-        kept = [e for e in self._audio if not (isinstance(e, Audio | ReplyAudio) and e.reply == reply)]
+    def silence(self, reply: int) -> None:
+        """No more audio of `reply` leaves: what waits is dropped, and whatever of it still comes is ignored."""
+        self._over.add(reply)
+        kept = [event for event in self._audio if not self._late(event)]
         self.frames_dropped += len(self._audio) - len(kept)
         self._audio = deque(kept)
         self._drained.set()
+
+    def _late(self, event: Event) -> bool:
+        return isinstance(event, OF_A_REPLY) and event.reply in self._over
 
     async def get(self) -> Event:
         """The next event to write."""

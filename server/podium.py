@@ -93,6 +93,7 @@ class Podium:
 
     async def say(self, text: str, character: Character, timeline: Timeline) -> None:
         """Let `character` speak `text` as it stands. What sounds is interrupted."""
+        await self.discard()
         await self.interrupt("client")
         self.turn += 1
         self._now = self._perform(self._answer(self.turn, "", [character], timeline, text), timeline, "say")
@@ -107,15 +108,12 @@ class Podium:
         cut = now.answer.cut()
         now.task.cancel()
         if cut:
-            cut.reply.mute()
-            self.stage.outbox.drop_audio(cut.reply.id)
+            self.stage.outbox.silence(cut.reply.id)
             told = e.ReplyInterrupted(cut.reply.id, round(cut.heard_ms, 1), cut.heard, cut.unheard, reason)
             self.stage.outbox.tell(told)
             INTERRUPTIONS.labels(reason).inc()
         self._close(now, f"interrupted:{reason}")
         await asyncio.wait([now.task])
-        if cut:
-            self.stage.outbox.drop_audio(cut.reply.id)
 
     def _answer(self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, say: str = "") -> Answer:
         begin = partial(self._begin, turn=turn, timeline=timeline, say=say)

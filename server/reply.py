@@ -99,10 +99,6 @@ class Reply:
         else:
             self._stage.outbox.tell(event)
 
-    def mute(self) -> None:
-        """From now on nothing of it is told; the way out is by cancelling `run`."""
-        self._held = []
-
     def release(self) -> None:
         """From now on it is told and heard."""
         held, self._held = self._held or [], None
@@ -231,13 +227,11 @@ class Reply:
     def paused(self) -> bool:
         return bool(self._pauses)
 
-    def rest_ms(self) -> float:
-        """How much of the sentence that sounds is still to come; 0 if none sounds."""
+    def sounding(self) -> Spoken | None:
+        """The sentence that sounds."""
         if self.phase is not Phase.SPEAKING or self.paused:
-            return 0.0
-        heard = self.heard_ms
-        ends = [s.end_ms or float("inf") for s in self._spoken if s.start_ms <= heard]
-        return max(0.0, min(ends[-1] - heard, 60_000.0)) if ends else 0.0
+            return None
+        return next((s for s in reversed(self._spoken) if s.start_ms <= self.heard_ms), None)
 
     def heard(self) -> tuple[str, str]:
         """What was heard of its text, to the word, and what was not."""

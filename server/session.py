@@ -103,9 +103,13 @@ class Session:
 
     async def drain(self, patience_s: float) -> None:
         """Let the sentence that sounds come to its end, then stop."""
-        deadline = self._clock() + patience_s
-        while (reply := self.podium.reply) and reply.rest_ms() > 0 and self._clock() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        reply = self.podium.reply
+        if reply and (sentence := reply.sounding()):
+            deadline = self._clock() + patience_s
+            while self.podium.reply is reply and self._clock() < deadline:
+                if sentence.end_ms is not None and reply.heard_ms >= sentence.end_ms:
+                    break
+                await asyncio.sleep(0.02)
         await self.interrupt("shutdown")
 
     async def interrupt(self, reason: str) -> None:

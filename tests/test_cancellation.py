@@ -1,0 +1,143 @@
+"""Leaving, cutting off and going slowly, at every moment: nothing stays open, nothing follows an interruption."""
+
+import random
+
+import pytest
+
+from server import events as e
+from server.errors import LimitError, LLMError
+from tests import fakes
+from tests.talk import Talk, Told
+
+COUNT = "One two three four. Five six seven eight. Nine ten eleven twelve."
+
+
+def closed(llm: fakes.FakeLLM, tts: fakes.FakeTTS, stt: fakes.FakeSTT) -> None:
+    """Whatever was opened has been closed."""
+    assert (llm.open_now, tts.speaking, tts.open_now, stt.open_now) == (0, 0, 0, 0)
+
+
+def check_promises(told: Told) -> None:
+    """After `reply.interrupted` or `reply.done` nothing of that reply follows, and no frame comes before its start."""
+    over: set[int] = set()
+    started: set[int] = set()
+    for _, event in told.events:
+        reply = getattr(event, "reply", None)
+        if reply is None or isinstance(event, e.TurnMetrics):
+            continue
+        assert reply not in over, f"{type(event).__name__} after the end of reply {reply}"
+        if isinstance(event, e.ReplyStarted):
+            started.add(reply)
+        assert reply in started
+        if isinstance(event, e.ReplyInterrupted | e.ReplyDone):
+            over.add(reply)
+
+
+def engines(*replies: str | Exception) -> tuple[fakes.FakeLLM, fakes.FakeTTS, fakes.FakeSTT]:
+    return fakes.FakeLLM(*replies), fakes.FakeTTS(), fakes.FakeSTT()
+
+
+@pytest.mark.parametrize("after", [0.01 * i for i in range(0, 300, 7)])
+def test_a_client_may_leave_at_any_moment(after: float):
+    llm, tts, stt = engines(COUNT)
+    it = Talk(fakes.rack(llm, tts, stt)).say("hello there")
+    it.quiet(max(0.0, after - 0.4)) if after > 0.4 else None
+    it._script = [step for step in it._script if step[0] <= after]
+    it._now = after
+    it.go()  # fails if a task outlives the session
+    closed(llm, tts, stt)
+
+
+@pytest.mark.parametrize("after", [0.01 * i for i in range(0, 250, 7)])
+@pytest.mark.parametrize("how", ["reply.interrupt", "user.text", "say"])
+def test_it_may_be_cut_off_at_any_moment(after: float, how: str):
+    llm, tts, stt = engines(COUNT, "Fine.")
+    it = Talk(fakes.rack(llm, tts, stt)).say("hello there").quiet(0.5 + after)
+    it.send(how, **({"text": "Enough."} if how != "reply.interrupt" else {}))
+    _, told = it.quiet(3).go()
+    check_promises(told)
+    closed(llm, tts, stt)
+    if how == "user.text":
+        assert fakes.words(told.audio())[-1] == "fine"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_user_does_the_promises_hold(seed: int):
+    chance = random.Random(seed)
+    llm, tts, stt = engines(COUNT, LLMError("no"), "Two words. Then BOOM here.", "Say EXPLODE now. Not this.", COUNT)
+    llm.first = chance.choice([0.0, 0.05, 0.6])
+    stt.delay = chance.choice([0.0, 0.1, 0.7])
+    it = Talk(fakes.rack(llm, tts, stt), turn={"speculative": chance.random() < 0.7})
+    it.active = ["ada", "ben"]
+    it.write_delay = chance.choice([0.0, 0.0, 0.03])
+    for _ in range(12):
+        match chance.randrange(11):
+            case 0 | 1 | 2:
+                it.say(chance.choice(["hello there", "stop that now", "ada and ben please", "yeah", "no"]))
+            case 3:
+                it.pcm(fakes.hum(chance.choice([40, 200, 900])))
+            case 4:
+                it.send("user.text", text="Ben, really?")
+            case 5:
+                it.send(chance.choice(["reply.interrupt", "user.commit", "user.clear"]))
+            case 6:
+                it.send(chance.choice(["reply.pause", "reply.resume"]))
+            case 7:
+                it.send("say", text="One more thing.")
+            case 8:
+                it.send("playback", reply=chance.randrange(1, 6), ms=chance.uniform(0, 3000))
+            case 9:
+                it.send("session.update", turn={"mode": chance.choice(["auto", "manual", "auto"])})
+            case 10:
+                it.wait(chance.uniform(0, 1.5))
+        it.quiet(chance.uniform(0, 1.5))
+    session, told = it.send("reply.resume").quiet(8).go()
+    check_promises(told)
+    closed(llm, tts, stt)
+    assert [x.role for x in session.history.entries].count("user") == len(
+        [x for x in told.of(e.TranscriptFinal) if x.text]
+    )
+
+
+def test_a_slow_client_still_hears_of_the_interruption_at_once():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT, "Fine.")))
+    it.write_delay = 0.05  # two and a half times too slow
+    it.say("count").quiet(3)
+    began = it._now
+    _, told = it.send("reply.interrupt").quiet(3).go()
+    assert told.at(e.ReplyInterrupted) - began <= 2 * 0.05 + 0.01
+    check_promises(told)
+
+
+def test_a_slow_client_is_paused_at_once():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT, "Fine.")))
+    it.write_delay = 0.05
+    it.say("count").quiet(3)
+    began = it._now
+    _, told = it.send("reply.pause").quiet(3).go()
+    assert told.at(e.ReplyPaused) - began <= 2 * 0.05 + 0.01
+
+
+def test_a_client_that_never_reads_is_let_go():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT)))
+    for _ in range(2_100):
+        it.send("ping")
+    it.write_delay = 10.0
+    with pytest.raises(LimitError, match="does not read"):
+        it.quiet(1).go()
+
+
+def test_a_shutdown_lets_the_sentence_end():
+    llm, tts, stt = engines(COUNT)
+    it = Talk(fakes.rack(llm, tts, stt)).send("user.text", text="count").quiet(0.5)
+    it.raw(lambda: it.session.hearing._group.create_task(shutdown()) and fakes.silence(20)).quiet(5)
+
+    async def shutdown() -> None:
+        await it.session.drain(10)
+        it.session.end(LimitError("restarting", code="restart", close=1012))
+
+    with pytest.raises(LimitError) as ended:
+        it.go()
+    assert ended.value.close == 1012
+    assert it.session.history.entries[-1].text == "One two three four."
+    closed(llm, tts, stt)

@@ -1,0 +1,141 @@
+"""The pacer on the virtual clock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from server.pipelines.pacer import Pacer
+from tests.virtual_time import run
+
+
+def paced(body: Callable[[Pacer, Callable[[], float]], Awaitable[None]], lead: float = 300) -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        await body(Pacer(lead, clock), clock)
+
+    run(main())
+
+
+def test_the_lead_leaves_at_once_and_then_real_time():
+    async def body(pacer, clock):
+        times = []
+        for _ in range(50):
+            await pacer.wait(20)
+            times.append(clock())
+        assert times[14] == 0
+        assert times[15] == pytest.approx(0.02, abs=0.001)
+        assert times[49] == pytest.approx((50 - 15) * 0.02, abs=0.001)
+
+    paced(body)
+
+
+def test_lateness_does_not_add_up():
+    async def body(pacer, clock):
+        for _ in range(100):
+            await pacer.wait(20)
+            await asyncio.sleep(0.005)  # the way out takes its time
+        assert clock() == pytest.approx(100 * 0.02 - 0.3, abs=0.03)
+
+    paced(body)
+
+
+def test_an_underrun_begins_anew():
+    async def body(pacer, clock):
+        await pacer.wait(100)
+        await asyncio.sleep(5)
+        assert pacer.heard_ms() == 100
+        await pacer.wait(100)
+        await asyncio.sleep(0.05)
+        assert pacer.heard_ms() == pytest.approx(150)
+
+    paced(body)
+
+
+def test_nothing_is_heard_while_paused():
+    async def body(pacer, clock):
+        await pacer.wait(200)
+        await asyncio.sleep(0.1)
+        pacer.pause()
+        await asyncio.sleep(10)
+        assert pacer.heard_ms() == pytest.approx(100)
+        waiting = asyncio.ensure_future(pacer.wait(20))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        pacer.resume()
+        await waiting
+        await asyncio.sleep(0.05)
+        assert pacer.heard_ms() == pytest.approx(150)
+
+    paced(body)
+
+
+def test_the_listeners_word_counts_more_than_the_clock():
+    async def body(pacer, clock):
+        await pacer.wait(300)
+        await asyncio.sleep(0.2)
+        pacer.played(50)
+        assert pacer.heard_ms() == 50
+        before = clock()
+        await pacer.wait(60)
+        assert clock() - before == pytest.approx(0.01, abs=0.001)
+
+    paced(body)
+
+
+def test_a_listener_who_stalls_is_not_sent_more():
+    async def body(pacer, clock):
+        for at in range(10):
+            await pacer.wait(20)
+            pacer.played(at * 20)
+        before = pacer.sent_ms
+
+        async def go_on() -> None:
+            while True:
+                await pacer.wait(20)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(go_on(), 2.5)  # no acknowledgement any more
+        assert pacer.sent_ms - 180 <= 300 + 400
+        assert pacer.sent_ms > before
+
+    paced(body)
+
+
+def test_one_who_never_says_a_word_again_goes_by_the_clock():
+    async def body(pacer, clock):
+        await pacer.wait(20)
+        pacer.played(5)
+        async with asyncio.timeout(10):
+            for _ in range(100):
+                await pacer.wait(20)
+
+    paced(body)
+
+
+def test_heard_out_ends_when_all_has_sounded():
+    async def body(pacer, clock):
+        await pacer.wait(250)
+        await pacer.heard_out()
+        assert clock() == pytest.approx(0.25, abs=0.01)
+
+    paced(body)
+
+
+def test_heard_out_gives_up_on_a_listener_who_stopped():
+    async def body(pacer, clock):
+        await pacer.wait(5_000)
+        pacer.played(100)
+        await pacer.heard_out(patience_s=1)
+        assert clock() < 3
+
+    paced(body)
+
+
+def test_nobody_hears_more_than_was_sent():
+    async def body(pacer, clock):
+        await pacer.wait(100)
+        pacer.played(5_000)
+        assert pacer.heard_ms() == 100
+
+    paced(body)
