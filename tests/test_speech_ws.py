@@ -90,7 +90,7 @@ async def ear(url: str, **options: Any) -> AsyncIterator[Ear]:
 @asynccontextmanager
 async def fake(streams: int = 100, speed: float = 5, **options: Any) -> AsyncIterator[tuple[FakeTTS, Studio, str]]:
     """An engine that makes speech `speed` times faster than real time."""
-    engine = FakeTTS(speed=speed)
+    engine = FakeTTS(speed=speed, rate=options.pop("rate", 16_000))
     engine.streams = streams
     studio = Studio({"fake": engine}, waiting=options.pop("waiting", 32))
     async with serving(speech.routes(studio, **options)) as address:
@@ -330,7 +330,7 @@ async def test_a_pace_can_be_asked_for() -> None:
 async def test_a_client_that_does_not_read_stops_its_own_engine_only() -> None:
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    async with fake(speed=1000) as (engine, studio, url), ear(url) as quick, AsyncExitStack() as stack:
+    async with fake(speed=1000, rate=48_000) as (engine, studio, url), ear(url) as quick, AsyncExitStack() as stack:
         host, port = url.split("/")[2].split(":")
         small.connect((host, int(port)))
         slow = await stack.enter_async_context(ear(url, sock=small))
@@ -339,12 +339,12 @@ async def test_a_client_that_does_not_read_stops_its_own_engine_only() -> None:
         for _ in range(3):
             await quick.send("text", text="hello there")
             await quick.until("segment_complete")
-        await until(lambda: not studio.default.admission.running)
+        await until(lambda: not studio.default.admission.running, 20)
         made = len(engine.said)
         await asyncio.sleep(0.2)
         assert len(engine.said) - made <= 1
         slow.socket.transport.abort()
-    await until(lambda: not engine.open_now)
+        await until(lambda: engine.open_now == 1)  # the other one's
 
 
 async def test_one_that_vanishes_in_the_middle_frees_the_engine() -> None:
