@@ -9,6 +9,7 @@ import sys
 import pytest
 import pytest_asyncio
 
+from server.audio import to_float, to_pcm
 from server.errors import ConfigError, EngineUnavailable, STTError
 from server.pipelines.engines import load
 from tests.speech import say, silence
@@ -97,6 +98,15 @@ async def test_more_speakers_than_decoders_are_all_heard_and_none_hears_another(
     for text, got in zip(texts, heard, strict=True):
         for word in ("hear", "weather", "coffee"):
             assert (word in got) == (word in text.lower()), heard
+
+
+async def test_nobody_is_heard_worse_for_who_spoke_before(engine):
+    whispering = engine.open("en")
+    for _ in range(4):
+        await whispering.feed(to_pcm(to_float(spoken(WEATHER, "awb")) * 0.02))
+        await whispering.finish()
+    for voice in ("slt", "rms", "slt"):  # each a stranger, on the decoder that heard the whispering
+        assert (await hear(engine, HEAR, voice)) == "can you hear me now"
 
 
 async def test_nothing_said_is_an_empty_text(engine):

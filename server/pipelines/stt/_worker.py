@@ -82,7 +82,6 @@ def serve(source: BinaryIO, sink: BinaryIO, hearings: list[Hearing]) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(5)  # the event loop comes first: a late word is nothing, late audio is a gap
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints may land among the frames
     setup = json.loads(sys.argv[1])
