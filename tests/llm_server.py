@@ -19,6 +19,7 @@ How it behaves (constructor arguments, all attributes that may be changed betwee
   always       a `Fault` for every request that finds no plan
   thinking     text sent as `reasoning_content` before the answer
   burst        tokens per event (default 1)
+  trims        drops spaces at the end of a message that is continued, as many chat templates do
 
     Fault(status=429, headers={"retry-after": "7"}, message="slow down")    an HTTP error
     Fault(stall_after=3)     sends three tokens, then nothing, until the client leaves
@@ -107,6 +108,7 @@ class LLMServer:
         always: Fault | None = None,
         thinking: str = "",
         burst: int = 1,
+        trims: bool = False,
     ) -> None:
         self.text, self.delay, self.first, self.flavour, self.api_key = text, delay, first, flavour, api_key
         self.models, self.plan, self.always, self.thinking, self.burst = (
@@ -121,6 +123,7 @@ class LLMServer:
         self.host = ""  # "http://127.0.0.1:PORT"
         self.owner = ""  # `owned_by` of the models; empty: as the flavour has it
         self._news = asyncio.Condition()
+        self.trims = trims
         self._known: list[str] = []  # every prompt and answer so far
 
     @property
@@ -217,6 +220,7 @@ class LLMServer:
         last = seen.messages[-1]
         prefills = self.flavour in ("llama.cpp", "ollama") or seen.body.get("continue_final_message")
         said = last["content"] if prefills and last["role"] == "assistant" else None
+        said = said.rstrip() if said and self.trims else said
         earlier = seen.messages if said is None else seen.messages[:-1]
         turns = "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in earlier)
         seen.prompt = f"{turns}<|assistant|>{said or ''}"
@@ -230,8 +234,10 @@ class LLMServer:
         place = len(self._known)
         self._known.append(seen.prompt)
         yield _event({"role": "assistant", "content": ""})
-        for token in tokens(self.thinking):
+        thoughts = tokens("" if said else self.thinking)[:budget]
+        for token in thoughts:
             yield _event({"reasoning_content": token})
+        budget -= len(thoughts)
         rest = _after(answer, said)
         for group in [rest[i : i + self.burst] for i in range(0, len(rest), self.burst)]:
             if seen.sent >= budget:

@@ -175,6 +175,11 @@ def test_an_ambiguous_end_is_judged_again_when_more_is_known() -> None:
 
 def test_an_empty_delta_lets_a_finished_sentence_go_at_once() -> None:
     assert timed(Model("Done.", "", 0.2, " And", "", 0.2, " on.")) == [(0.0, "Done."), (0.4, "And on.")]
+    assert timed(Model("It costs 3.", "", 0.2, " Now", "\n", "", 0.2, "so (what?)", "", 0.2)) == [
+        (0.0, "It costs 3."),
+        (0.2, "Now"),
+        (0.4, "so (what?)"),
+    ]
 
 
 def test_what_the_model_raises_comes_after_the_whole_sentences() -> None:

@@ -20,6 +20,9 @@ _TERMINAL = re.compile(f"[{re.escape(MARKS)}]")
 _CLAUSE = re.compile(f"[{re.escape(CLAUSES)}]")
 _RUN = re.compile(rf"[{re.escape(MARKS[:-1])}]+[{re.escape(CLOSERS)}]*|\n\s*")
 _LIST_MARKER = re.compile(r"(?:^|[\n:])[\s*•-]*(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})$")
+_CLOSED_BY = {'"': '"', "“": "”", "„": "“”", "«": "»", "(": ")", "「": "」", "『": "』", "（": "）", "【": "】"}
+_QUOTES = frozenset("".join(a + b for a, b in _CLOSED_BY.items()))
+_LONGEST_QUOTE = 240  # characters: a quote open for longer was no quote
 _WINDOW = 100  # characters looked at on either side of a mark
 
 
@@ -80,6 +83,20 @@ def judge_clause(text: str, mark: int, *, begin: int = 0, language: str = "en") 
 def has_words(text: str, begin: int, end: int) -> bool:
     """Whether anything between is a letter or a digit of any script."""
     return any(map(str.isalnum, text[begin:end]))
+
+
+def quoted(text: str, begin: int, at: int) -> bool:
+    """Whether `text[begin:at]` leaves a quote or a bracket open that is not too old to be closed any more."""
+    opened: list[tuple[str, int]] = []
+    for i in range(begin, at):
+        char = text[i]
+        if char not in _QUOTES:
+            continue
+        if opened and char in _CLOSED_BY[opened[-1][0]]:
+            opened.pop()
+        elif char in _CLOSED_BY and (char != '"' or i == begin or not text[i - 1].isalnum()):
+            opened.append((char, i))
+    return any(at - i < _LONGEST_QUOTE for _, i in opened)
 
 
 def _counts_item(text: str, begin: int, mark: int) -> bool:

@@ -4,7 +4,17 @@ import asyncio
 import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-from server.pipelines.boundaries import CLAUSES, Verdict, has_words, judge, judge_clause, next_mark, past
+from server.pipelines.boundaries import (
+    CLAUSES,
+    CLOSERS,
+    MARKS,
+    Verdict,
+    has_words,
+    judge,
+    judge_clause,
+    next_mark,
+    past,
+)
 
 LONGEST = 300  # characters in one piece; longer sentences are cut at a clause, a space, or where they stand
 EAGER_WORDS = 3  # a clause of at least so many words may be spoken first
@@ -33,6 +43,11 @@ class Splitter:
     def idle(self) -> list[str]:
         """The model pauses: what is a finished sentence as it stands. An unfinished one stays."""
         return list(self._finished(last=True))
+
+    def whole(self) -> list[str]:
+        """The writer says that a sentence is complete: everything, if it does end like one."""
+        ends = self._text.rstrip(" \t" + CLOSERS)[-1:]
+        return self.finish() if ends and ends in MARKS else []
 
     def finish(self) -> list[str]:
         """The text is over: everything that is left."""
@@ -101,14 +116,14 @@ async def sentences(
 ) -> AsyncGenerator[str, None]:
     """Regroup a stream of text deltas into speakable sentences, stripped, in order, nothing lost.
 
-    After `idle_s` seconds without a delta, or at once on an empty one, a finished sentence is let go without knowing
-    what follows. `eager` lets the first piece end with a clause. What `tokens` raises passes through, after the
-    sentences that were whole. Closing this closes `tokens`."""
+    After `idle_s` seconds without a delta a finished sentence is let go without knowing what follows; on an empty
+    delta (the writer knows that it is complete) at once. `eager` lets the first piece end with a clause. What `tokens`
+    raises passes through, after the sentences that were whole. Closing this closes `tokens`."""
     splitter = Splitter(eager=eager, language=language)
     source = _Source(tokens)
     try:
         while (delta := await source.next(idle_s if splitter.waiting else None)) is not None:
-            for piece in splitter.push(delta) if delta else splitter.idle():
+            for piece in _pieces(splitter, delta, told=not source.idle):
                 yield piece
         for piece in splitter.finish():
             yield piece
@@ -120,13 +135,19 @@ async def sentences(
         await source.close()
 
 
+def _pieces(splitter: Splitter, delta: str, *, told: bool) -> list[str]:
+    if delta:
+        return splitter.push(delta)
+    return splitter.whole() if told else splitter.idle()
+
+
 class _Source:
     """An async iterator that may be waited for with a limit, without being cancelled when the limit passes."""
 
     def __init__(self, tokens: AsyncIterator[str]) -> None:
         self._tokens = tokens
         self._step: asyncio.Task[str | None] | None = None
-        self._told = False  # idleness is told once, until the next delta
+        self.idle = False  # told once, until the next delta
 
     async def next(self, timeout: float | None) -> str | None:
         """The next delta; "" when none has come for `timeout` seconds; None at the end."""
@@ -134,11 +155,11 @@ class _Source:
             if timeout is None:
                 return await anext(self._tokens, None)
             self._step = asyncio.ensure_future(self._anext())
-        await asyncio.wait({self._step}, timeout=None if self._told else timeout)
+        await asyncio.wait({self._step}, timeout=None if self.idle else timeout)
         if not self._step.done():
-            self._told = True
+            self.idle = True
             return ""
-        step, self._step, self._told = self._step, None, False
+        step, self._step, self.idle = self._step, None, False
         return step.result()
 
     async def _anext(self) -> str | None:
