@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -49,18 +49,20 @@ def _close(source: list[Iterator[T]]) -> None:
         close()
 
 
-class _Basin(asyncio.Queue[T | _End]):
+class _Basin(Generic[T]):
     """A bounded buffer filled by one thread and emptied by the loop."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._loop_ = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[T | _End] = asyncio.Queue()
         self._room = threading.Semaphore(limit)
         self._closed = threading.Event()
 
     def give(self, piece: T) -> bool:
         """From the thread: add `piece`, waiting for room. False once nobody reads any more: stop producing."""
-        self._room.acquire()
+        while not self._room.acquire(timeout=1):
+            if self._loop.is_closed():  # whoever read was never closed: let the thread end all the same
+                return False
         return self._post(piece)
 
     def finish(self) -> None:
@@ -70,13 +72,13 @@ class _Basin(asyncio.Queue[T | _End]):
         if self._closed.is_set():
             return False
         try:
-            self._loop_.call_soon_threadsafe(self.put_nowait, piece)
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
         except RuntimeError:  # the loop is closed
             self._closed.set()
         return not self._closed.is_set()
 
     async def take(self) -> T | _End:
-        piece = await self.get()
+        piece = await self._pieces.get()
         self._room.release()
         return piece
 
@@ -108,3 +110,4 @@ async def pour(
     finally:
         basin.close()
         job.cancel()  # takes it out of the worker's queue if it has not begun
+        job.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to be told
