@@ -1,0 +1,81 @@
+"""A Parley on a real socket for tests: in this process with engines of the test's choice, or a process of its own."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from server.app import create_app
+from server.rack import Rack
+from server.serve import Server, build
+from server.settings import ROOT, Settings
+from tests import fakes
+
+CAST = {"directory": ROOT / "configs" / "characters"}
+
+
+@asynccontextmanager
+async def parley(rack: Rack | None = None, **tables: Any) -> AsyncIterator[Server]:
+    """A server with fakes for engines (or `rack`) and `tables` of settings, on a port of the system's choice."""
+    server_table = {"port": 0, "drain_s": 0} | tables.pop("server", {})
+    settings = Settings(**{"server": server_table, "characters": CAST} | tables)
+    server = build(settings, create_app(settings, rack or fakes.rack()))
+    running = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(20):
+            while not server.started:
+                assert not running.done(), "the server did not start"
+                await asyncio.sleep(0.01)
+        yield server
+    finally:
+        server.should_exit = True
+        await running
+
+
+class Process:
+    """A server of its own process: its address, and what it has logged."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.log = ""
+        self.url = ""
+
+    async def ready(self) -> None:
+        assert self._process.stdout
+        async with asyncio.timeout(60):
+            while not (found := re.search(r"http://localhost:\d+", self.log)):
+                line = await self._process.stdout.readline()
+                assert line, f"the server ended before it was ready:\n{self.log}"
+                self.log += line.decode()
+        self.url = found[0]
+
+    async def stop(self) -> int:
+        """Ask it to end; its exit status."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        assert self._process.stdout
+        self.log += (await self._process.stdout.read()).decode()
+        return await self._process.wait()
+
+
+@asynccontextmanager
+async def served(*arguments: str, environment: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
+    """`python -m server serve` on a free port, ready; ended at the end of the block."""
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", *arguments]
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env=os.environ | {"PARLEY_LLM_ENGINE": "eliza"} | (environment or {}),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    )
+    try:
+        await process.ready()
+        yield process
+    finally:
+        await process.stop()

@@ -1,0 +1,124 @@
+"""`/health` and `/metrics` on a real server: what an orchestrator and Prometheus see."""
+
+import asyncio
+import json
+import logging
+import re
+
+import httpx
+import websockets
+
+from server import telemetry
+from tests import fakes
+from tests.live import parley
+
+
+async def get(port: int, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")
+
+
+async def sample(port: int, name: str) -> float:
+    """One value of /metrics; 0 where it is not there yet."""
+    text = (await get(port, "/metrics")).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+async def converse(port: int, *messages: dict[str, object], until: str = "turn.metrics") -> list[dict[str, object]]:
+    """A conversation without audio: everything told up to `until`."""
+    told = []
+    async with websockets.connect(f"ws://127.0.0.1:{port}/ws?audio=off") as socket:
+        for message in messages:
+            await socket.send(json.dumps(message))
+        async for frame in socket:
+            told.append(json.loads(frame))
+            if told[-1]["type"] == until:
+                break
+    return told
+
+
+async def test_ready_names_the_engines() -> None:
+    async with parley() as server:
+        answer = await get(server.port, "/health")
+        assert answer.status_code == 200
+        told = answer.json()
+        assert (told["status"], told["live"], told["ready"], told["sessions"]) == ("ok", True, True, 0)
+        assert told["engines"] == {"vad": "fakes", "stt": "fakes", "llm": "fake", "tts": "fake"}
+        assert re.match(r"\d+\.\d+", told["version"])
+
+
+async def test_sessions_are_counted_while_they_last() -> None:
+    async with parley() as server:
+        async with websockets.connect(f"ws://127.0.0.1:{server.port}/ws") as socket:
+            await socket.recv()
+            assert (await get(server.port, "/health")).json()["sessions"] == 1
+            assert await sample(server.port, "parley_sessions") == 1
+        async with asyncio.timeout(5):
+            while (await get(server.port, "/health")).json()["sessions"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_not_ready_is_503_and_still_live() -> None:
+    async with parley() as server:
+        state = server.config.app.state  # type: ignore[union-attr]
+        state.rack.ready = False
+        answer = await get(server.port, "/health")
+        assert (answer.status_code, answer.json()["status"]) == (503, "starting")
+        state.rack.ready = True
+        state.lobby.closing = True
+        answer = await get(server.port, "/health")
+        assert (answer.status_code, answer.json()["status"], answer.json()["live"]) == (503, "stopping", True)
+        assert (await get(server.port, "/health/live")).status_code == 200
+
+
+async def test_a_turn_is_in_the_metrics_stage_by_stage() -> None:
+    async with parley(fakes.rack(fakes.FakeLLM("Well then, that is that."))) as server:
+        names = ['parley_turns_total{kind="text"}', 'parley_replies_total{end="done"}']
+        names += [f'parley_stage_seconds_count{{stage="{s}"}}' for s in ("first_token", "first_audio", "first_sent")]
+        before = [await sample(server.port, name) for name in names]
+        told = await converse(server.port, {"type": "user.text", "text": "hello"})
+        after = [await sample(server.port, name) for name in names]
+        assert [b - a for a, b in zip(before, after, strict=True)] == [1] * len(names)
+        metrics = told[-1]
+        assert metrics["turn"] == 1
+        assert 0 <= metrics["first_token"] <= metrics["first_audio"] <= metrics["first_sent"]
+
+
+async def test_errors_and_refusals_are_counted_by_code() -> None:
+    async with parley(server={"token": "secret"}) as server:
+        errors, refused = 'parley_errors_total{code="unauthorized"}', 'parley_sessions_refused_total{reason="token"}'
+        before = [await sample(server.port, name) for name in (errors, refused)]
+        async with websockets.connect(f"ws://127.0.0.1:{server.port}/ws") as socket:
+            told = json.loads(await socket.recv())
+        assert (told["code"], told["fatal"]) == ("unauthorized", True)
+        assert [await sample(server.port, n) for n in (errors, refused)] == [value + 1 for value in before]
+
+
+async def test_what_prometheus_finds() -> None:
+    async with parley() as server:
+        text = (await get(server.port, "/metrics")).text
+    for name in (
+        "parley_sessions",
+        "parley_queue_depth",
+        "parley_loop_lag_seconds",
+        "parley_loop_lag_max_seconds",
+        "parley_interruptions_total",
+        "parley_resumed_total",
+        "parley_drafts_total",
+        "parley_dropped_total",
+    ):
+        assert f"# TYPE {name} " in text or f"# TYPE {name.removesuffix('_total')} " in text, name
+
+
+async def test_one_line_a_turn_and_it_names_the_session(caplog) -> None:
+    caplog.handler.addFilter(telemetry._Carry())
+    with caplog.at_level(logging.INFO, "parley"):
+        async with parley() as server:
+            told = await converse(server.port, {"type": "user.text", "text": "hello"})
+    lines = [record for record in caplog.records if record.getMessage() == "turn"]
+    assert len(lines) == 1
+    assert lines[0].session == told[0]["session"][:8]
+    text = telemetry._Line("text").format(lines[0])
+    assert re.search(r"turn turn=1 kind=text end=done .*first_sent=\d", text)
+    assert json.loads(telemetry._Line("json").format(lines[0]))["first_sent"] >= 0
