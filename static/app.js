@@ -1,5 +1,6 @@
 // The page: devices, model and views, wired together. Events go in, the state changes, the views show it.
 
+import { stayAwake } from "./awake.js";
 import { initial, reduce } from "./conversation.js";
 import { listenToKeys } from "./keys.js";
 import { Microphone, devices } from "./microphone.js";
@@ -188,6 +189,7 @@ player.setVolume(preferences().volume);
 player.setSink(preferences().speaker);
 listenToKeys(talk, () => store.state.mode === "manual" && store.state.started, find("#main-button"));
 for (const gesture of ["pointerdown", "keydown"]) addEventListener(gesture, talk.wake);
+stayAwake(() => store.state.started);
 addEventListener("pagehide", leave);
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 new TabsView();

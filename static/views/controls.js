@@ -44,10 +44,10 @@ export class ControlsView {
     setText(find(".label", this.#main), MAIN[kind].label);
     find("use", this.#main).setAttribute("href", MAIN[kind].icon);
     this.#main.disabled = phase(state) === "disconnected";
-    this.#main.setAttribute("aria-pressed", String(kind === "muted" || state.talking));
+    if (kind === "hold") this.#main.setAttribute("aria-pressed", String(state.talking));
+    else this.#main.removeAttribute("aria-pressed"); // the label says what it does
     this.#stop.disabled = !busy(state);
     this.#mode.dataset.mode = state.mode;
-    this.#mode.setAttribute("aria-pressed", String(state.mode === "manual"));
     this.#form.dataset.open = String(phase(state) !== "disconnected");
     this.#ready();
     setText(this.#hint, hint({ ...state, phase: phase(state) }));

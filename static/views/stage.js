@@ -15,6 +15,7 @@ export class StageView {
   #link = find("#link");
   #linkText = find("#link-text");
   #shown = null;
+  #level = 0;
   #last = null; // id of who spoke last
 
   /** `levels()` gives {heard, said}, 0..1 each, for the ring. */
@@ -54,6 +55,8 @@ export class StageView {
 
   #ring({ heard, said }) {
     const level = { speaking: said, hearing: heard, listening: heard }[this.#stage.dataset.phase] ?? 0;
+    if (level === this.#level) return;
+    this.#level = level;
     this.#stage.style.setProperty("--level", level.toFixed(3));
   }
 }
