@@ -68,6 +68,9 @@ class Conversation:
                 await session.run(wire.received(), wire.write)
         except LimitError as error:
             await wire.close(error.close, str(error))
+        except Exception:
+            log.exception("a conversation broke")
+            await wire.refuse(LimitError("internal error; the server's log tells more", code="internal", close=1011))
         finally:
             self.lobby.keep(session, clock())
             log.info("disconnected")

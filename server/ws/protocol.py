@@ -30,7 +30,7 @@ def _unpacked(frame: str | bytes) -> Command | bytes:
     if isinstance(frame, str):
         raise ProtocolError("text frame: on parley.msgpack.v1 every message is a msgpack map in a binary frame")
     try:
-        message = msgpack.unpackb(frame, max_buffer_size=len(frame))
+        message = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError(f"not msgpack: {error or type(error).__name__}") from None
     if not (isinstance(message, dict) and message.get("type") == "audio"):
