@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from server.audio import SAMPLE
 from server.characters import Character
 from server.errors import ConfigError, EngineUnavailable, ParleyError
 from server.pipelines.engines import FRAME, HEARING_RATE, Kind, LLMSettings, Message, load
@@ -32,6 +33,8 @@ def trials(settings: Settings, everybody: Sequence[Character]) -> Iterator[tuple
     yield "tts", "tts", settings.tts, voices("")
     for name, engine in settings.voices.items():
         yield "tts", f"voices.{name}", engine, voices(name)
+    if settings.codec.engine:
+        yield "codec", "codec", settings.codec, _codes
 
 
 async def tried(kind: Kind, settings: EngineSettings, work: Work) -> tuple[str, bool]:
@@ -99,3 +102,10 @@ async def _speaks(tts: Any, cast: list[Character]) -> str:
         for speaker in speakers:
             await speaker.close()
     return f"speaks for {', '.join(c.name for c in cast) or 'nobody'}"
+
+
+async def _codes(codec: Any) -> str:
+    coded = await codec.encode(bytes(HEARING_RATE * SAMPLE), HEARING_RATE)
+    if not await codec.decode(coded):
+        raise ConfigError("it decoded nothing")
+    return f"a second is {len(coded.tokens)} tokens"

@@ -1,0 +1,111 @@
+"""The command line, and a server of its own process from start to SIGTERM."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+import websockets
+
+from server.__main__ import main
+from server.settings import ROOT
+from tests.live import served
+
+
+def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_an_option_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["say", "hello", "--loud"])
+    assert "unknown: --loud" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["say", "x"]])
+def test_what_is_wrong_is_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--config", "nowhere.toml"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("parley: no configuration at nowhere.toml")
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_an_engine_that_does_not_exist_keeps_it_from_starting() -> None:
+    done = command("serve", "--port", "0", PARLEY_TTS_ENGINE="gramophone")
+    assert done.returncode == 2
+    assert done.stderr.startswith("parley: [tts] engine = 'gramophone' is not an engine; there are: espeak")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_doctor_ends_with_what_it_found() -> None:
+    done = command("doctor", "--port", "0", PARLEY_LLM_ENGINE="eliza", PARLEY_STT_ENGINE="ear_trumpet")
+    assert done.returncode == 1
+    assert "fail  stt            ear_trumpet: [stt] engine = 'ear_trumpet' is not an engine" in done.stdout
+    assert done.stdout.endswith("1 to mend\n")
+
+
+def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PARLEY_SERVER_PORT", "eighty")
+    assert main(["serve"]) == 2
+    assert "PARLEY_SERVER_PORT" in capsys.readouterr().err
+
+
+def test_the_bench_tells_its_options() -> None:
+    done = command("bench", "--help")
+    assert done.returncode == 0
+    assert "--sessions" in done.stdout
+
+
+def test_torch_is_not_needed_to_start() -> None:
+    script = "import sys, server.app; from server.settings import read; server.app.create_app(read()); " + (
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
+
+
+async def test_serve_from_start_to_sigterm() -> None:
+    async with served("--config", "configs/embedded.toml") as process:
+        async with httpx.AsyncClient(trust_env=False, base_url=process.url) as client:
+            health = (await client.get("/health")).json()
+            assert health["engines"] == {"vad": "silero", "stt": "pocketsphinx", "llm": "eliza", "tts": "espeak"}
+            assert "<title>" in (await client.get("/")).text
+        async with websockets.connect(process.url.replace("http", "ws") + "/ws") as socket:
+            assert json.loads(await socket.recv())["type"] == "session.created"
+            assert await process.stop() == -signal.SIGTERM
+            told = []
+            with contextlib.suppress(websockets.ConnectionClosedError):
+                async for frame in socket:
+                    told.append(json.loads(frame))
+            assert (told[-1]["code"], told[-1]["fatal"]) == ("restart", True)
+            assert socket.close_code == 1012
+    assert "Parley is ready: open http://localhost:" in process.log
+    assert "no language model" in process.log.lower()
+    assert "Traceback" not in process.log
+
+
+def test_two_commands_and_the_gate() -> None:
+    targets = ("run", "test", "check", "bench")
+    plan = subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert plan.returncode == 0, plan.stderr
+    assert "-m server serve --config configs/embedded.toml --host 127.0.0.1 --port 8000" in plan.stdout
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text()

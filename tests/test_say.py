@@ -1,0 +1,117 @@
+"""`say`: a text by any engine and character, into a file or the loudspeaker."""
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import say
+from server.audio import milliseconds, read_wav, to_float
+from server.errors import ConfigError, EngineUnavailable, TTSError
+from server.settings import ROOT, EngineSettings, Settings
+
+TEXT = "Good morning to you all."
+
+
+def settings(**tables: object) -> Settings:
+    return Settings(**{"characters": {"directory": ROOT / "configs" / "characters"}} | tables)  # type: ignore[arg-type]
+
+
+def loudness(pcm: bytes) -> float:
+    return float(np.sqrt(np.mean(to_float(pcm) ** 2)))
+
+
+async def test_every_character_sounds_different() -> None:
+    told = {who: await say.speech(settings(), TEXT, who) for who in ("ada", "finn", "vera", "pip")}
+    assert {t.engine for t in told.values()} == {"espeak"}
+    assert len({t.pcm for t in told.values()}) == 4
+    for one in told.values():
+        assert 500 < milliseconds(one.pcm, one.rate) < 5_000
+        assert loudness(one.pcm) > 0.01
+
+
+async def test_the_first_character_is_the_default() -> None:
+    default, ada = await say.speech(settings(), TEXT), await say.speech(settings(), TEXT, "ada")
+    assert abs(len(default.pcm) - len(ada.pcm)) < 400  # espeak differs by a few samples from call to call
+
+
+async def test_another_engine_is_not_given_the_characters_knobs() -> None:
+    try:
+        told = await say.speech(settings(), TEXT, "ada", engine="flite", voice="rms")
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    assert (told.engine, told.rate) == ("flite", 16_000)
+    assert loudness(told.pcm) > 0.01
+
+
+def test_engines_by_module_and_by_name() -> None:
+    given = settings(voices={"slow": {"engine": "espeak", "rate": 90}})
+    assert say.engine_for(given, "") == given.tts
+    assert say.engine_for(given, "espeak") == given.tts
+    assert say.engine_for(given, "slow").options == {"rate": 90}
+    assert say.engine_for(given, "kokoro") == EngineSettings(engine="kokoro")
+
+
+async def test_a_named_voice_speaks_by_its_own_options() -> None:
+    given = settings(voices={"slow": {"engine": "espeak", "rate": 90}})
+    slow, usual = await say.speech(given, TEXT, engine="slow"), await say.speech(given, TEXT)
+    assert slow.engine == "espeak"
+    assert len(slow.pcm) >= len(usual.pcm)
+
+
+async def test_what_is_wrong_is_named() -> None:
+    with pytest.raises(ConfigError, match="no character 'bob'"):
+        await say.speech(settings(), TEXT, "bob")
+    with pytest.raises(ConfigError, match="'nobody' is not an engine; there are: espeak"):
+        await say.speech(settings(), TEXT, engine="nobody")
+    with pytest.raises(ConfigError, match="gibberish"):
+        await say.speech(settings(), TEXT, voice="gibberish")
+    with pytest.raises(TTSError, match="nothing in this text"):
+        await say.speech(settings(), "...")
+
+
+def test_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "hello.wav"
+    assert say.say(settings(), TEXT, "finn", "", "", str(out)) == 0
+    pcm, rate = read_wav(out.read_bytes())
+    assert rate == 22_050
+    assert loudness(pcm) > 0.01
+    assert capsys.readouterr().out.startswith(f"{out}: 1.")
+
+
+def test_standard_output_holds_the_file_alone(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    say.say(settings(), TEXT, "", "", "", "-")
+    assert loudness(read_wav(capfdbinary.readouterr().out)[0]) > 0.01
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--out .*nowhere"):
+        say.say(settings(), TEXT, "", "", "", str(tmp_path / "nowhere" / "x.wav"))
+
+
+def program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose one player is `script`."""
+    path = folder / "aplay"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_played_where_something_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, f'cp "$2" {tmp_path}/played.wav', monkeypatch)
+    assert say.say(settings(), TEXT, "", "", "", "") == 0
+    assert loudness(read_wav((tmp_path / "played.wav").read_bytes())[0]) > 0.01
+
+
+def test_a_player_without_a_sound_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "echo 'aplay: main: audio open error' >&2; exit 1", monkeypatch)
+    with pytest.raises(ConfigError, match=r"audio open error.*--out"):
+        say.say(settings(), TEXT, "", "", "", "")
+
+
+def test_a_file_where_nothing_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert say.say(settings(), TEXT, "", "", "", "") == 0
+    assert loudness(read_wav((tmp_path / say.UNHEARD).read_bytes())[0]) > 0.01
