@@ -67,7 +67,7 @@ def test_a_seed_decides_what_is_drawn() -> None:
     assert not np.array_equal(alone("Hello.", drawn(1)), alone("Hello.", drawn(2)))
 
 
-RUN = 24  # rows
+RUN = 18  # rows
 
 
 @pytest.mark.parametrize("how", [GREEDY, drawn(5)], ids=["greedy", "drawn"])
@@ -76,8 +76,7 @@ def test_joining_at_every_row_changes_nothing(how: object) -> None:
     for row in range(1, len(first)):
         stage = Stage(slots=3)
         one = stage.say(TEXTS[0], how, limit=RUN)  # type: ignore[arg-type]
-        while len(one.said) < row:
-            stage.scheduler.tick()
+        stage.until(lambda one=one, row=row: len(one.said) >= row)  # type: ignore[misc]
         other = stage.say(TEXTS[1], how, limit=RUN)  # type: ignore[arg-type]
         stage.run()
         assert np.array_equal(one.said.array(), first), row
@@ -108,8 +107,7 @@ def test_cancelling_at_every_row_frees_the_slot_at_once_and_changes_nothing() ->
         stage = Stage(slots=2)
         one, two = (stage.say(TEXTS[i], drawn(i), limit=RUN) for i in range(2))
         three = stage.say(TEXTS[2], drawn(2), limit=RUN)  # waits: both slots are taken
-        while len(one.said) < row:
-            stage.scheduler.tick()
+        stage.until(lambda one=one, row=row: len(one.said) >= row)  # type: ignore[misc]
         assert three.slot is None
         one.cancelled = True
         made, given = len(one.said), len(one.outlet.pieces)  # type: ignore[attr-defined]
@@ -126,11 +124,9 @@ def test_cancelling_at_every_row_frees_the_slot_at_once_and_changes_nothing() ->
 def test_a_full_outlet_holds_the_stream_and_its_result() -> None:
     stage = Stage(slots=2)
     held, free = stage.say(TEXTS[0], drawn(1)), stage.say(TEXTS[1], drawn(2))
-    while len(held.said) < 10:
-        stage.scheduler.tick()
+    stage.until(lambda: len(held.said) >= 10)
     held.outlet.full = True  # type: ignore[misc]
-    while not free.complete:
-        stage.scheduler.tick()
+    stage.until(lambda: free.complete)
     assert len(held.said) == 10
     assert not stage.scheduler.tick(), "a scheduler that has nothing to do must say so"
     held.outlet.full = False  # type: ignore[misc]

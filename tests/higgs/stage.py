@@ -1,6 +1,7 @@
 """The scheduler on the tiny model, without threads: rows are made one at a time, on a clock that the test owns."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,14 @@ class Stage:
         stream = self.stream(text, how, **more)
         self.scheduler.submit(stream)
         return stream
+
+    def until(self, reached: Callable[[], object], rounds: int = 1000) -> None:
+        """Tick until `reached`."""
+        for _ in range(rounds):
+            if reached():
+                return
+            self.scheduler.tick()
+        raise AssertionError("it never came to that")
 
     def run(self, rounds: int = 2000) -> None:
         """Until nothing is left to do."""

@@ -50,6 +50,13 @@ class Rows:
         """All rows [R, 8]."""
         return self._rows[: self._length].copy()
 
+    def remembered(self, frames: int | None = None) -> Codes:
+        """The rows [R, 8] as a context should hold them: as they were made if they came to their end, else the first
+        `frames` (default: all whole ones), ended as it should be. A missing code becomes the first one."""
+        if self.ended and frames is None:
+            return self.array()
+        return delayed(np.maximum(self.codes(0, self.frames if frames is None else min(frames, self.frames)), 0))
+
     @property
     def frames(self) -> int:
         """How many frames are whole. Those after codebook 0 ended hold no sound and do not count."""

@@ -5,11 +5,9 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import numpy as np
-
 from server.errors import EngineError, TTSError
 from server.pipelines.engines import Speech, Word
-from server.pipelines.tts._higgs.delay import Codes, delayed
+from server.pipelines.tts._higgs.delay import Codes
 from server.pipelines.tts._higgs.machine import Machine
 from server.pipelines.tts._higgs.outlet import LoopOutlet
 from server.pipelines.tts._higgs.rolling import Asked, Rolling
@@ -90,21 +88,11 @@ class HiggsSpeaker:
         assert self._rolling is not None
         if stream.complete and outlet.empty:
             self._plays_until = stream.plays_until
-            if frames := stream.said.frames:
-                said = stream.said.array() if stream.said.ended else _whole(stream, frames)
-                self._rolling.spoke(stream.text, said)
+            if stream.said.frames:
+                self._rolling.spoke(stream.text, stream.said.remembered())
             return
         self._machine.worker.cancel(stream)
         self._plays_until = 0.0
         heard = [word.end for word in words.values() if word.end_ms <= outlet.taken_ms]
-        frames = int(outlet.taken_ms / FRAME_MS)
-        self._rolling.cut_off(stream.text[: max(heard, default=0)], _frames(stream, frames))
-
-
-def _frames(stream: Stream, count: int) -> Codes:
-    return np.maximum(stream.said.codes(0, count), 0)
-
-
-def _whole(stream: Stream, frames: int) -> Codes:
-    """The rows of an utterance that ran into its limit, ended as it should have been."""
-    return delayed(_frames(stream, frames))
+        rows = stream.said.remembered(int(outlet.taken_ms / FRAME_MS))
+        self._rolling.cut_off(stream.text[: max(heard, default=0)], rows)

@@ -1,0 +1,200 @@
+# ruff: noqa: E402
+"""Who goes next, who waits, and who pays when memory runs out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
+pytest.importorskip("transformers", reason="pip install -e .[test]")
+
+from server.errors import EngineBusy, TTSError
+from server.pipelines.tts._higgs.clock import LARGEST, SMALLEST, Clock
+from server.pipelines.tts._higgs.step import buckets
+from tests.higgs.stage import Stage, alone, drawn
+
+TEXT = "A sentence of some length, spoken by many."
+
+
+def test_batches_come_in_powers_of_two() -> None:
+    assert [buckets(n) for n in (1, 2, 3, 32, 48)] == [
+        [1], [1, 2], [1, 2, 3], [1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32, 48],
+    ]  # fmt: skip
+
+
+def test_streams_in_real_time_follow_from_the_measured_rows() -> None:
+    clock = Clock(buckets(64), headroom=0.8)
+    for size, ms in ((1, 3), (2, 3), (4, 4), (8, 6), (16, 11), (32, 31), (64, 60)):
+        clock.row(size, ms)
+    assert clock.carries() == 32
+    assert clock.row_ms(5) == 6
+    for _ in range(100):
+        clock.row(32, 45)  # somebody else came onto the card
+    assert clock.carries() == 16
+    slow = Clock(buckets(4))
+    slow.row(1, 90)
+    assert slow.carries() == 1
+    assert not slow.realtime
+
+
+def test_a_prompt_is_read_as_fast_as_the_others_can_spare() -> None:
+    clock = Clock([1])
+    assert clock.piece(0) == LARGEST, "nothing is known of its speed yet"
+    clock.prompt(100, 50)
+    assert [clock.piece(spare) for spare in (-100, 0, 50, 1e6)] == [SMALLEST, SMALLEST, 100, LARGEST]
+    assert clock.piece(float("inf")) == LARGEST
+
+
+def test_who_came_first_is_let_in_first() -> None:
+    stage = Stage(slots=4, streams=2)
+    streams = [stage.say(TEXT, drawn(i), limit=12 + 3 * (i % 3)) for i in range(7)]
+    entered: list[int] = []
+    for _ in range(400):
+        stage.scheduler.tick()
+        entered += [i for i, s in enumerate(streams) if s.slot is not None and i not in entered]
+        assert stage.scheduler.active <= 2
+    assert entered == list(range(7))
+    assert all(s.complete for s in streams)
+
+
+def test_who_waits_too_long_is_told() -> None:
+    stage = Stage(slots=1, wait_ms=500)
+    stage.say(TEXT, drawn(0), limit=4000).outlet.full = True  # type: ignore[misc]
+    waiting = stage.say(TEXT, drawn(1))
+    stage.scheduler.tick()
+    assert not waiting.outlet.ended  # type: ignore[attr-defined]
+    stage.now += 501
+    stage.scheduler.tick()
+    assert isinstance(waiting.outlet.error, EngineBusy)  # type: ignore[attr-defined]
+    assert not stage.scheduler.waiting
+
+
+def test_who_leaves_while_waiting_never_enters() -> None:
+    stage = Stage(slots=1)
+    first, second, third = (stage.say(TEXT, drawn(i), limit=12) for i in range(3))
+    stage.scheduler.tick()
+    second.cancelled = True
+    stage.run()
+    assert first.complete
+    assert third.complete
+    assert len(second.said) == 0
+
+
+def test_a_newcomer_goes_before_those_who_have_enough_to_play() -> None:
+    """While the others have a second in hand, the prompt is read without a row in between; else they get theirs."""
+    for in_hand, rows in ((1000.0, 0), (0.0, 5)):
+        stage = Stage(slots=2)
+        running = stage.say(TEXT, drawn(0), limit=200)
+        stage.until(lambda running=running: running.outlet.pieces)  # type: ignore[attr-defined, misc]
+        stage.clock.piece = lambda spare: 16  # type: ignore[method-assign, assignment]
+        new = stage.say("x" * 40, drawn(1))
+        before = len(running.said)
+        for _ in range(5):
+            running.plays_until = stage.now + in_hand
+            stage.scheduler.tick()
+        assert new.reading
+        assert len(running.said) - before == rows
+
+
+def test_nothing_is_decoded_of_a_cancelled_stream() -> None:
+    stage = Stage(slots=2)
+    decoded: list[Any] = []
+    decode = stage.codec.decode
+    stage.codec.decode = lambda windows: (decoded.extend(windows), decode(windows))[1]  # type: ignore[method-assign]
+    stream = stage.say(TEXT, drawn(0), limit=90)
+    stage.until(lambda: stream.outlet.pieces)  # type: ignore[attr-defined]
+    stream.cancelled = True
+    count, given = len(decoded), len(stream.outlet.pieces)  # type: ignore[attr-defined]
+    stage.run()
+    assert (len(decoded), len(stream.outlet.pieces)) == (count, given)  # type: ignore[attr-defined]
+
+
+# --- memory
+
+
+def _fails(times: int, when: Callable[[], bool] = lambda: True) -> Callable[..., None]:
+    """A hook on a module that runs out of memory, so often, as a card does."""
+    left = [times]
+
+    def hook(*_: Any) -> None:
+        if left[0] and when():
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+
+    return hook
+
+
+def _all_well(stage: Stage) -> None:
+    """The machine goes on as if nothing had been."""
+    later = stage.say("Later.", drawn(9), limit=20)
+    stage.run()
+    assert np.array_equal(later.said.array(), alone("Later.", drawn(9), limit=20))
+    assert stage.scheduler.active == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_no_memory_for_a_prompt_costs_that_utterance_at_most(times: int) -> None:
+    stage = Stage(slots=2)
+    running = stage.say(TEXT, drawn(0), limit=30)
+    stage.until(lambda: len(running.said) >= 10)
+    assert stage.keeping.prefixes.used >= 0
+    hook = _fails(times, when=lambda: any(s and s.reading for s in stage.scheduler.slots))
+    handle = stage.step.model.model.layers[1].mlp.register_forward_pre_hook(hook)
+    new = stage.say("Too much.", drawn(1), limit=30)
+    stage.run()
+    handle.remove()
+    if times == 1:  # freeing what was kept was enough
+        assert np.array_equal(new.said.array(), alone("Too much.", drawn(1), limit=30))
+    else:
+        assert isinstance(new.outlet.error, TTSError)  # type: ignore[attr-defined]
+        assert new.outlet.error.code == "tts_out_of_memory"  # type: ignore[attr-defined]
+        assert "slots" in str(new.outlet.error)  # type: ignore[attr-defined]
+    assert np.array_equal(running.said.array(), alone(TEXT, drawn(0), limit=30))
+    _all_well(stage)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_no_memory_for_a_row_costs_the_youngest_at_most(times: int) -> None:
+    stage = Stage(slots=3)
+    streams = [stage.say(TEXT, drawn(i), limit=30) for i in range(3)]
+    stage.until(lambda: len(streams[2].said) >= 8)
+    handle = stage.step.model.audio_lm_head.register_forward_pre_hook(_fails(times))
+    stage.run()
+    handle.remove()
+    lost = streams[2:] if times == 2 else []
+    for i, stream in enumerate(streams):
+        if stream in lost:
+            assert stream.outlet.error.code == "tts_out_of_memory"  # type: ignore[attr-defined]
+        else:
+            assert np.array_equal(stream.said.array(), alone(TEXT, drawn(i), limit=30)), i
+    _all_well(stage)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_no_memory_for_sound_costs_that_utterance_at_most(times: int) -> None:
+    stage = Stage(slots=3)
+    streams = [stage.say(TEXT, drawn(i), limit=30) for i in (0, 2, 4)]
+    stage.until(lambda: len(streams[2].said) >= 9)
+    handle = stage.codec._model.acoustic_decoder.register_forward_pre_hook(_fails(times))
+    stage.run()
+    handle.remove()
+    failed = [s for s in streams if s.outlet.error is not None]  # type: ignore[attr-defined]
+    assert len(failed) == times - 1
+    assert all(s.outlet.ended == 1 for s in streams)  # type: ignore[attr-defined]
+    assert all(s.outlet.error.code == "tts_out_of_memory" for s in failed)  # type: ignore[attr-defined]
+    _all_well(stage)
+
+
+def test_no_memory_to_keep_a_copy_costs_only_time() -> None:
+    stage = Stage(slots=2)
+
+    def full(slot: int, length: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+
+    stage.step.slots.saved = full  # type: ignore[method-assign, assignment]
+    stream = stage.say(TEXT, drawn(0), limit=20)
+    stage.run()
+    assert stream.complete
+    _all_well(stage)
