@@ -97,7 +97,6 @@ async def test_serve_from_start_to_sigterm() -> None:
             assert (told[-1]["code"], told[-1]["fatal"]) == ("restart", True)
             assert socket.close_code == 1012
     assert "Parley is ready: open http://localhost:" in process.log
-    assert "no language model" in process.log.lower()
     assert "Traceback" not in process.log
 
 
