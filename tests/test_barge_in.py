@@ -41,8 +41,8 @@ def test_what_is_more_than_a_backchannel_does(text: str, left: int):
 
 
 def test_words_interrupt_once_there_is_enough_voice_to_trust_them():
-    assert verdict("stop that", 100) is Verdict.WAIT
-    assert verdict("stop that", 400) is Verdict.INTERRUPT
+    assert verdict("stop that", 500) is Verdict.WAIT
+    assert verdict("stop that", 700) is Verdict.INTERRUPT
 
 
 def test_long_speech_interrupts_without_words():
@@ -108,8 +108,8 @@ def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
     it.step(Onset(0), SPEAKING)
     it.step(Started(0), SPEAKING)
     it.text = "stop it please"
-    assert it.step(Talking(500, 0), SPEAKING) == [Interrupt()]
-    assert it.step(Talking(532, 0), None) == []
+    assert it.step(Talking(700, 0), SPEAKING) == [Interrupt()]
+    assert it.step(Talking(732, 0), None) == []
     assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
 
 

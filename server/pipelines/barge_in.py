@@ -34,7 +34,7 @@ class InterruptRules(BaseModel):
     speaking: bool = True
     thinking: bool = True
     min_ms: float = Field(800, ge=0, le=10_000)
-    trust_ms: float = Field(400, ge=0, le=5_000)
+    trust_ms: float = Field(700, ge=0, le=5_000)
     min_words: int = Field(0, ge=0, le=20)
     settle_ms: float = Field(350, ge=100, le=5_000)
     backchannels: tuple[str, ...] | None = None
