@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from server import characters
+from server import characters, services
 from server.errors import LimitError
 from server.http import health
 from server.http.tiers.mount import mount
@@ -28,12 +28,12 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     lobby = Lobby(settings.server.sessions, settings.server.resume_s)
     everybody = characters.read(settings.characters.directory)
     characters.chosen(everybody, settings.characters.active)
-    tiers, services = mount(settings, rack, everybody)
+    tiers, connections = mount(settings, rack, everybody)
     conversation = Conversation(rack, lobby, everybody, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with rack, services:
+        async with rack, connections:
             watch = asyncio.create_task(watch_loop())
             yield
             watch.cancel()
@@ -42,6 +42,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
         *health.routes(rack, lobby, _version()),
         WebSocketRoute("/ws", conversation.__call__),
         *tiers,
+        *services.routes(settings, rack, everybody),
         Mount("/", StaticFiles(directory=ROOT / "static", html=True)),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)

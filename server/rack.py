@@ -66,6 +66,10 @@ class Rack:
         """The engine for `voice`, behind the codec where it asks for that. Raises `ConfigError`."""
         return revoiced(self.tts(voice.engine), voice, self.codec)
 
+    def voices(self) -> dict[str, TTS]:
+        """The TTS engines by name, the default one first."""
+        return {_name(self._default): self._default} | self._voices
+
     def engines(self) -> list[Engine]:
         """All of them, in the order they start."""
         voices = (self._default, *self._voices.values())

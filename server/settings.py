@@ -66,6 +66,16 @@ class CharacterSettings(Table):
     )
 
 
+class ServiceSettings(Table):
+    """The speech and language services: `/v1/audio`, `/v1/tts/stream`, `/ws/tts/stream`, `/ws/llm`."""
+
+    waiting: int = Field(32, ge=0)  # requests that may wait for a voice engine; the one beyond is told 429 or 1013
+    patience_s: float = Field(10, gt=0)  # how long each may
+    idle_s: float = Field(30, gt=0)  # a stream that nobody touches for so long ends
+    sockets: int = Field(256, ge=1)  # on /ws/tts/stream at once
+    answers: int = Field(8, ge=1)  # open on /ws/llm at once
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PARLEY_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
@@ -84,6 +94,7 @@ class Settings(BaseSettings):
     tts: EngineSettings = EngineSettings(engine="espeak")
     codec: EngineSettings = EngineSettings()
     tiers: TierRules = TierRules()
+    services: ServiceSettings = ServiceSettings()
     voices: dict[str, EngineSettings] = {}  # further TTS engines, by the name a character's voice gives as its engine
 
     @classmethod

@@ -36,7 +36,7 @@ async def studio() -> AsyncIterator[Studio]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(studio: Studio) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(speech.routes(studio, models=["llm-1"])) as url, httpx.AsyncClient(base_url=url) as made:
+    async with serving(speech.routes(studio, models=lambda: ["llm-1"])) as url, httpx.AsyncClient(base_url=url) as made:
         yield made
 
 

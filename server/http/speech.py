@@ -1,7 +1,7 @@
 """`/v1/audio/*`: text to speech over HTTP, in OpenAI's words and in those of the streaming TTS servers before us."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -20,7 +20,9 @@ from server.pipelines.studio import Studio
 QUICK_S = 0.1  # what an engine makes whole in about this time is sent whole, so that its length can be told
 
 
-def routes(studio: Studio, *, models: Sequence[str] = (), allowed: Allowed = lambda connection: True) -> list[Route]:
+def routes(
+    studio: Studio, *, models: Callable[[], Sequence[str]] = tuple, allowed: Allowed = lambda connection: True
+) -> list[Route]:
     """The endpoints. `models`: what else `/v1/models` lists; `allowed`: whether a client may use them."""
 
     async def speech(request: Request) -> Response:
@@ -40,7 +42,7 @@ def routes(studio: Studio, *, models: Sequence[str] = (), allowed: Allowed = lam
 
     async def listed(request: Request) -> Response:
         owned = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "parley"} for name in (*studio.booths, *models)
+            {"id": name, "object": "model", "created": 0, "owned_by": "parley"} for name in (*studio.booths, *models())
         ]
         return JSONResponse({"object": "list", "data": owned})
 

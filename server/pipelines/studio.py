@@ -1,6 +1,6 @@
 """The studio: which voices there are, by any name a client may know them, and the engines that have them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,16 +43,19 @@ class Booth:
 
 
 class Studio:
-    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use."""
+    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use;
+    `voiced`: the engine that stands before another for a certain voice (a codec, say)."""
 
     def __init__(
         self,
         engines: Mapping[str, TTS],
         cast: Mapping[str, Voice] | None = None,
         *,
+        voiced: Callable[[TTS, Voice], TTS] = lambda engine, voice: engine,
         waiting: int = 32,
         patience_s: float = 10.0,
     ) -> None:
+        self._voiced = voiced
         self._cast = {name.lower(): voice for name, voice in (cast or {}).items()}
         self.booths = {
             name: Booth(name, engine, Admission(engine.streams, waiting=waiting, patience_s=patience_s))
@@ -96,7 +99,8 @@ class Studio:
             booth = self._booth(voice.engine)
         if language:
             voice = replace(voice, language=self._language(booth, language))
-        return booth, replace(voice, **{key: value for key, value in given.items() if value not in (None, "")})
+        voice = replace(voice, **{key: value for key, value in given.items() if value not in (None, "")})
+        return replace(booth, engine=self._voiced(booth.engine, voice)), voice
 
     @asynccontextmanager
     async def narrator(

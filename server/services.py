@@ -1,0 +1,49 @@
+"""The services for other programs, on the conversation's engines: text to speech, and the language model in chunks."""
+
+from collections.abc import Mapping
+
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute
+
+from server.access import origin_fits, token_fits
+from server.characters import Character
+from server.http import adaptive, speech
+from server.http.adaptive import Shelf
+from server.pipelines.engines import TTS, Voice
+from server.pipelines.studio import Studio
+from server.pipelines.tts._revoiced import revoiced
+from server.rack import Rack
+from server.settings import Settings
+from server.ws import chunked_llm
+from server.ws import speech as speech_socket
+
+
+def routes(settings: Settings, rack: Rack, characters: Mapping[str, Character]) -> list[BaseRoute]:
+    """All their endpoints. The characters are voices like any other, by their id."""
+    rules = settings.services
+    company = studio(settings, rack, characters)
+
+    def allowed(connection: HTTPConnection) -> bool:
+        offered = connection.scope.get("subprotocols", [])
+        return origin_fits(connection, settings.server) and token_fits(connection, settings.server, offered)
+
+    def models() -> list[str]:
+        return [rack.names()["llm"]]
+
+    return [
+        *speech.routes(company, models=models, allowed=allowed),
+        *adaptive.routes(company, Shelf(rules.idle_s), allowed=allowed),
+        *speech_socket.routes(company, sockets=rules.sockets, idle_s=rules.idle_s, allowed=allowed),
+        *chunked_llm.routes(rack.llm, slots=rules.answers, allowed=allowed),
+    ]
+
+
+def studio(settings: Settings, rack: Rack, characters: Mapping[str, Character]) -> Studio:
+    """All voices of `rack`, and those of the characters."""
+
+    def voiced(engine: TTS, voice: Voice) -> TTS:
+        return revoiced(engine, voice, rack.codec)
+
+    rules = settings.services
+    cast = {id: character.voice for id, character in characters.items()}
+    return Studio(rack.voices(), cast, voiced=voiced, waiting=rules.waiting, patience_s=rules.patience_s)

@@ -1,0 +1,78 @@
+"""The services as the application mounts them: the characters as voices, the token, one engine for everybody."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from websockets.asyncio.client import connect
+
+from server.app import create_app
+from server.pipelines.tts import espeak
+from server.serve import Server, build
+from server.settings import ServerSettings, Settings, read
+from tests import fakes
+
+
+@asynccontextmanager
+async def application(**server: object) -> AsyncIterator[str]:
+    """Parley with espeak and a language model of few words: its address."""
+    settings = read()
+    settings = settings.model_copy(update={"server": ServerSettings(port=0, **server)})  # type: ignore[arg-type]
+    rack = fakes.rack(llm=fakes.FakeLLM("Hello there."), tts=espeak.create())  # type: ignore[arg-type]
+    running = build(settings, create_app(settings, rack))
+    running.config.load()
+    running.lifespan = running.config.lifespan_class(running.config)
+    await running.startup()
+    try:
+        yield f"http://127.0.0.1:{running.port}"
+    finally:
+        await _stop(running, settings)
+
+
+async def _stop(running: Server, settings: Settings) -> None:
+    await running.shutdown()
+    await running.lifespan.shutdown()
+
+
+async def test_every_service_is_there_beside_the_page_and_speaks_in_the_characters_voices() -> None:
+    async with application() as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/")).status_code == 200
+        voices = (await client.get("/v1/audio/voices")).json()["voices"]
+        cast = [voice["id"] for voice in voices if voice["kind"] == "character"]
+        assert len(cast) >= 4
+        assert (await client.get("/v1/models")).json()["data"][-1]["id"] == "fake"
+        said = {}
+        for voice in [*cast, "aria"]:
+            answer = await client.post("/v1/audio/speech", json={"input": "Good evening.", "voice": voice})
+            assert answer.status_code == 200
+            said[voice] = answer.content
+        assert len(set(said.values())) == len(said)
+        stream = (await client.post("/v1/tts/stream", json={"voice": cast[0]})).json()
+        await client.post(f"/v1/tts/stream/{stream['stream_id']}/append", json={"text": "Good night."})
+        await client.post(f"/v1/tts/stream/{stream['stream_id']}/close")
+        assert (await client.get(stream["audio_url"])).content
+        socket = url.replace("http", "ws")
+        async with connect(f"{socket}/ws/tts/stream") as speech, connect(f"{socket}/ws/llm") as llm:
+            await speech.send(json.dumps({"type": "init", "voice": cast[-1]}))
+            assert json.loads(await speech.recv())["type"] == "stream_created"
+            ask = {"stream_id": "a", "messages": [{"role": "user", "content": "Hi"}]}
+            await llm.send(json.dumps({"action": "start_stream", **ask}))
+            assert json.loads(await llm.recv())["full_text"].strip() == "Hello there."
+
+
+async def test_the_token_guards_them_all_and_a_page_from_elsewhere_is_turned_away() -> None:
+    async with application(token="secret") as url, httpx.AsyncClient(base_url=url) as client:
+        for path in ("/v1/audio/voices", "/v1/models"):
+            assert (await client.get(path)).status_code == 401
+            assert (await client.get(path, headers={"Authorization": "Bearer secret"})).status_code == 200
+            other = {"Authorization": "Bearer secret", "Origin": "http://elsewhere.example"}
+            assert (await client.get(path, headers=other)).status_code == 401
+        assert (await client.post("/v1/tts/stream", json={})).status_code == 401
+        socket = url.replace("http", "ws")
+        for path in ("/ws/tts/stream", "/ws/llm"):
+            async with connect(socket + path) as stranger:
+                assert json.loads(await stranger.recv())["code"] == "unauthorized"
+            async with connect(f"{socket}{path}?token=secret") as friend:
+                await friend.send(json.dumps({"type": "ping", "action": "ping"}))
+                assert "pong" in await friend.recv()
