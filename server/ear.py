@@ -24,7 +24,6 @@ class Talking:
     """One more frame of a turn that is under way."""
 
     voiced_ms: float
-    silence_ms: float
 
 
 EarEvent = TurnEvent | Talking
@@ -165,7 +164,7 @@ class Ear:
             if isinstance(event, Lulled) and self._turnend:
                 self._group.create_task(self._judge(self._turnend))
         if self._machine.phase is not Phase.QUIET:
-            await self._on(Talking(self._machine.voiced_ms, self._machine.silence_ms(self._now)))
+            await self._on(Talking(self._machine.voiced_ms))
 
     def _pass_on(self, frame: bytes, *, fresh: bool, over: bool) -> None:
         """The recogniser gets the turn and what just preceded it, and nothing of a false start."""

@@ -1,12 +1,12 @@
 """The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
 
-At the first sign of voice a reply is paused; then the words and the length of what is said decide whether it was an
-interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard until it is over.
+At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the final text decides
+whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard
+until it is over.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import inf
 
 from server.ear import EarEvent, Talking
 from server.pipelines.barge_in import InterruptRules, Verdict, judge
@@ -99,12 +99,11 @@ class Floor:
         """The turn under way is forgotten."""
         self.state = State.FREE
         self.text = ""  # of the turn under way, as recognised yet
-        self._settled = False
         self._announced = False
 
-    def verdict(self, text: str, voiced_ms: float = 0.0, silence_ms: float = inf) -> Verdict:
-        listed = self.rules.listed(self._language)
-        return judge(self.rules, listed, text, voiced_ms=voiced_ms, silence_ms=silence_ms)
+    def verdict(self, text: str, voiced_ms: float = 0.0, *, over: bool = True) -> Verdict:
+        """Of what is said while a reply is paused for it."""
+        return judge(self.rules, self.rules.listed(self._language), text, voiced_ms=voiced_ms, over=over)
 
     def step(self, event: EarEvent | Settled, answering: Phase | None) -> list[Act]:
         match event:
@@ -114,15 +113,13 @@ class Floor:
                 return self._give_back("noise") if self.state is State.CONTESTED else []
             case Started(at_ms):
                 return self._started(at_ms)
-            case Talking(voiced_ms, silence_ms):
-                return self._weigh(voiced_ms, silence_ms, answering)
+            case Talking(voiced_ms):
+                return self._weigh(voiced_ms, answering)
             case Lulled(at_ms):
-                wanted = self.state is State.CONTESTED or (self.state is State.FREE and self.speculative)
-                return [Peek(at_ms)] if wanted else []
+                return [Peek(at_ms)] if self._may_draft(answering) else []
             case Settled(text):
-                return self._settle(text, answering)
+                return [Draft(text)] if self._may_draft(answering) and text.strip() else []
             case Rejoined():
-                self._settled = False
                 return [Discard()]
             case Stopped(at_ms):
                 return self._stopped(at_ms, answering)
@@ -145,20 +142,19 @@ class Floor:
         self._announced = True
         return [Announce(True, at_ms)]
 
-    def _weigh(self, voiced_ms: float, silence_ms: float, answering: Phase | None) -> list[Act]:
+    def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
         if self.state is not State.CONTESTED:
             return []
         if answering is None:  # the reply ended by itself: what is said is an ordinary turn
             self.state = State.FREE
             return []
-        match self.verdict(self.text, voiced_ms, silence_ms):
-            case Verdict.INTERRUPT:
-                self.state = State.FREE
-                return [Interrupt()]
-            case Verdict.RESUME if self._settled:
-                return self._give_back("backchannel" if self.text.strip() else "noise")
-            case _:
-                return []
+        if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
+            return []
+        self.state = State.FREE
+        return [Interrupt()]
+
+    def _may_draft(self, answering: Phase | None) -> bool:
+        return self.speculative and self.state is State.FREE and answering is None
 
     def _give_back(self, reason: str) -> list[Act]:
         acts: list[Act] = [Resume(reason), Forget()]
@@ -166,11 +162,6 @@ class Floor:
             acts.append(Announce(False, -1.0))
         self.clear()
         return acts
-
-    def _settle(self, text: str, answering: Phase | None) -> list[Act]:
-        self.text, self._settled = text, True
-        draft = self.state is State.FREE and self.speculative and answering is None and text.strip()
-        return [Draft(text)] if draft else []
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
         state, announced = self.state, self._announced

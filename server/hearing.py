@@ -91,7 +91,7 @@ class Hearing:
 
     def rules(self) -> dict[str, Any]:
         """What it takes to interrupt, as a client is told."""
-        told = self.floor.rules.model_dump(exclude={"settle_ms", "trust_ms"})
+        told = self.floor.rules.model_dump()
         return told | {"backchannels": list(self.floor.rules.listed(self._settings.language))}
 
     async def clear(self) -> None:

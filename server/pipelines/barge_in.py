@@ -23,20 +23,18 @@ BACKCHANNELS: dict[str, tuple[str, ...]] = {
 class InterruptRules(BaseModel):
     """What it takes to interrupt.
 
-    `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time that is speech
-    whatever the words. `trust_ms`: voiced time before which words are a guess (a cough makes words, too). `min_words`:
-    words, beyond backchannels, that it takes; 0: one, or `min_ms` alone. `settle_ms`: silence after which what was said
-    is judged as a whole. `backchannels`: words that never interrupt; None takes the language's own list.
+    `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time after which it
+    is speech, and its words count; before, they are a guess (a cough makes words, too), and only the final text of what
+    was said decides. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` of voice without any.
+    `backchannels`: words that never interrupt; None takes the language's own list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     speaking: bool = True
     thinking: bool = True
-    min_ms: float = Field(800, ge=0, le=10_000)
-    trust_ms: float = Field(700, ge=0, le=5_000)
+    min_ms: float = Field(900, ge=0, le=10_000)
     min_words: int = Field(0, ge=0, le=20)
-    settle_ms: float = Field(350, ge=100, le=5_000)
     backchannels: tuple[str, ...] | None = None
 
     def listed(self, language: str) -> tuple[str, ...]:
@@ -69,19 +67,13 @@ def content(text: str, backchannels: Collection[str]) -> list[str]:
     return left
 
 
-def judge(
-    rules: InterruptRules, backchannels: Sequence[str], text: str, *, voiced_ms: float, silence_ms: float
-) -> Verdict:
-    """The verdict on speech so far: `text` as recognised yet, `voiced_ms` of voice, then `silence_ms` of silence.
-
-    Pass an infinite silence when the turn is over: then it is never WAIT."""
+def judge(rules: InterruptRules, backchannels: Sequence[str], text: str, *, voiced_ms: float, over: bool) -> Verdict:
+    """The verdict on `voiced_ms` of voice, of which `text` was understood; when it is `over`, never WAIT."""
     words = content(text, backchannels)
-    settled = silence_ms >= rules.settle_ms
-    if len(words) >= max(1, rules.min_words) and (settled or voiced_ms >= rules.trust_ms):
-        return Verdict.INTERRUPT
-    if settled:
+    enough = over or voiced_ms >= rules.min_ms
+    if len(words) >= max(1, rules.min_words):
+        return Verdict.INTERRUPT if enough else Verdict.WAIT
+    if over:
         return Verdict.RESUME
-    undecided = bool(text.strip()) and not words
-    if rules.min_words == 0 and voiced_ms >= rules.min_ms and not undecided:
-        return Verdict.INTERRUPT
-    return Verdict.WAIT
+    wordless = not text.strip() and rules.min_words == 0
+    return Verdict.INTERRUPT if wordless and enough else Verdict.WAIT

@@ -100,11 +100,6 @@ class TurnMachine:
         self._lulled = False
         self._patience: float | None = None
 
-    def silence_ms(self, now: float) -> float:
-        """How long the voice has been away within this turn."""
-        away = self.phase is Phase.LULL or (self.phase is Phase.RISING and self._quiet_since)
-        return now - self._quiet_since if away else 0.0
-
     def judge(self, complete: float) -> None:
         """What a semantic model thinks of the turn so far (0..1): shortens or lengthens the wait of this lull."""
         if self.phase is Phase.LULL:
