@@ -277,13 +277,16 @@ def test_cancelled_in_the_middle_of_a_wait_it_ends_at_once() -> None:
     virtual_time.run(main())
 
 
-def test_a_reader_that_is_cancelled_stays_cancelled() -> None:
+@pytest.mark.parametrize("closed", [False, True], ids=["", "and closed"])
+def test_a_reader_that_is_cancelled_stays_cancelled(closed: bool) -> None:
     async def main() -> None:
         llm = Scripted(["One", 100.0])
         async with Generation(llm, HELLO) as generation:
             reader = asyncio.create_task(chunk(generation))
             await asyncio.sleep(1)
             reader.cancel()
+            if closed:
+                await generation.close()
             await asyncio.wait([reader])
             assert reader.cancelled()
             assert llm.closed == 1
@@ -356,6 +359,26 @@ async def test_thoughts_longer_than_the_first_chunk_are_waited_for() -> None:
             await chunk(generation, Stop())
             assert generation.text == TEXT
         await llm.stop()
+
+
+def test_a_server_that_has_no_more_room_ends_the_answer() -> None:
+    class Full(Scripted):
+        async def can_prefill(self) -> bool:
+            return True
+
+        def stream(self, messages: Sequence[Message], settings: LLMSettings) -> "Finished":
+            return Finished(self._say(), "length")
+
+        def continue_stream(self, messages: object, said: str, settings: object, **options: object) -> "Finished":
+            return Finished(Scripted("")._say(), "length")
+
+    async def main() -> None:
+        async with Generation(Full("One two"), HELLO) as generation:
+            assert [delta async for delta in generation.flow()] == ["One", " two"]
+            assert generation.last.reason is Reason.MAX_TOKENS
+            assert generation.counts.requests == 2
+
+    virtual_time.run(main())
 
 
 def test_what_it_cost_is_counted() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import LLMError
+from server.pipelines import boundaries
 from server.pipelines.sentences import LONGEST, Splitter, sentences
 from tests import virtual_time
 
@@ -131,6 +132,21 @@ def test_work_grows_with_the_text_and_no_faster(text: str, whole: bool) -> None:
     assert lines_run(text[: 4 * len(short)]) < 5 * lines_run(short) + 2000
 
 
+def test_no_mark_is_judged_by_more_than_its_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    real = boundaries._detector("en")
+
+    class Watched:
+        def classify(self, text: str, *args: object, **options: object) -> str:
+            looked.append(len(text))
+            return real.classify(text, *args, **options)
+
+    monkeypatch.setattr(boundaries, "_detector", lambda language: Watched())
+    Splitter().push("It is 3.5 now. " * 1100)
+    assert len(looked) > 2000
+    assert max(looked) <= 200
+
+
 class Model:
     """Tokens with pauses between them: a string is said, a number is a silence in seconds. Notes how it ended."""
 
@@ -213,6 +229,7 @@ def test_cancelled_while_it_waits_it_closes_the_model(after: int) -> None:
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
+        assert asyncio.get_running_loop().time() == 1
         return len(asyncio.all_tasks())
 
     assert virtual_time.run(main()) == 1

@@ -122,8 +122,6 @@ def _ellipsis(text: str, end: int, last: bool) -> Verdict:
 
 
 def _ruled(text: str, mark: int, end: int, begin: int, last: bool, language: str) -> Verdict:
-    while text[mark + 1 : mark + 2] == text[mark]:
-        mark += 1  # the last of "..." speaks for all
     left, right = max(begin, mark - _WINDOW), mark + _WINDOW
     following = text[end] if end < len(text) else None
     action = _detector(language).classify(text[left:right], mark - left, following, allow_terminal_end=last)
