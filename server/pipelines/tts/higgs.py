@@ -26,10 +26,12 @@ class HiggsTTS:
 
     async def start(self) -> None:
         """Load, capture and measure: a minute or so, in a thread. Raises `EngineUnavailable`."""
+        from server.pipelines.tts._higgs import gauges
         from server.pipelines.tts._higgs.machine import Machine
 
         self._machine = await asyncio.to_thread(Machine, self._options)
         self._machine.worker.start()
+        gauges.watch(lambda: self.active, lambda: self.waiting, lambda: self.row_ms, lambda: self.streams)
 
     async def stop(self) -> None:
         machine, self._machine = self._machine, None
@@ -55,6 +57,16 @@ class HiggsTTS:
         if self._machine is None:
             raise EngineUnavailable("engine 'higgs' has not been started")
         return self._machine
+
+    @property
+    def notice(self) -> str:
+        """What the user should know about this machine; usually nothing."""
+        return self._machine.notice() if self._machine else ""
+
+    @property
+    def about(self) -> str:
+        """Card, memory, versions and streams in real time, in a line."""
+        return self._machine.about() if self._machine else ""
 
     @property
     def streams(self) -> int:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+import transformers
 
 from server.errors import EngineError, EngineUnavailable, TTSError
 from server.pipelines.engines import Speech
@@ -129,10 +130,31 @@ class Machine:
             since = milliseconds()
             self.codec.decode([np.zeros((frames, BOOKS), np.int64)]).result()
         self.clock.codec(milliseconds() - since)
-        log.info(
-            "Higgs Audio on %s: %d slots, a row takes %.1f ms alone and %.1f ms full, %d streams in real time",
-            self.device, self.step.slots.count, self.clock.row_ms(1), self.clock.row_ms(self.step.slots.count),
-            self.scheduler.streams,
-        )  # fmt: skip
-        if not self.clock.realtime:
-            log.warning("a row takes longer than it sounds: every reply will begin late, by as much as it needs")
+        log.info(self.about())
+        if notice := self.notice():
+            log.warning(notice)
+
+    def about(self) -> str:
+        """The machine in a line: card, memory, versions, and what it carries."""
+        slots, clock = self.step.slots, self.clock
+        return (
+            f"{self._card()}, torch {torch.__version__}, transformers {transformers.__version__}; "
+            f"{slots.count} slots of {slots.length} tokens ({slots.kv.nbytes / 2**30:.2f} GiB); a row in "
+            f"{clock.row_ms(1):.1f} ms alone, {clock.row_ms(slots.count):.1f} ms full: "
+            f"{self.scheduler.streams} streams in real time"
+        )
+
+    def notice(self) -> str:
+        """What the user should know; usually nothing."""
+        if self.clock.realtime:
+            return ""
+        return (
+            f"a row takes {self.clock.row_ms(1):.0f} ms and sounds for 40 ({self._card()}): every reply begins late, "
+            "by as long as it needs; use a card, or another voice engine"
+        )
+
+    def _card(self) -> str:
+        if self.device.type != "cuda":
+            return f"{self.device} without a card"
+        free, total = torch.cuda.mem_get_info(self.device)
+        return f"{torch.cuda.get_device_name(self.device)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"

@@ -17,7 +17,6 @@ DESCRIBED = {
     "mia": "feminine; bright, lively; higher pitch; quick; smiling",
     "leo": "masculine; friendly, young; moderate pitch; energetic",
 }
-KNOBS = ("window", "repeats", "context")
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,6 @@ def _preset(name: str, recorded: Mapping[str, Path]) -> tuple[Path | None, str, 
 
 
 def _sampling(voice: Voice, taste: Taste) -> Sampling:
-    if strange := sorted(set(voice.options) - set(KNOBS)):
-        raise ConfigError(f"voice.options.{strange[0]} is none of engine 'higgs'; there are: {', '.join(KNOBS)}")
     temperature = taste.temperature if voice.temperature is None else voice.temperature
     top_p = taste.top_p if voice.top_p is None else voice.top_p
     if temperature < 0 or not 0 < top_p <= 1:

@@ -12,7 +12,7 @@ from server.pipelines.tts._higgs import shim
 
 MODEL = "bosonai/higgs-audio-v2-generation-3B-base"
 CODEC = "bosonai/higgs-audio-v2-tokenizer"
-COMMAND = "pip install 'parley[higgs]'"
+COMMAND = "pip install -e '.[higgs]'"
 PACKAGES = ("torch", "transformers", "torchaudio")
 
 log = logging.getLogger(__name__)
