@@ -8,6 +8,7 @@ from functools import partial
 
 from server import events as e
 from server.answer import Answer
+from server.bill import Bill
 from server.cast import Cast
 from server.characters import Character
 from server.errors import EngineError, ParleyError
@@ -22,10 +23,11 @@ from server.timeline import Timeline
 
 @dataclass
 class Performance:
-    """An answer, its timeline, and the task that performs it."""
+    """An answer, its timeline, its bill, and the task that performs it."""
 
     answer: Answer
     timeline: Timeline
+    bill: Bill
     kind: str
     task: asyncio.Task[None]
 
@@ -64,7 +66,7 @@ class Podium:
 
     def prepare(self, text: str, cast: Sequence[Character], timeline: Timeline) -> None:
         """Draft an answer to `text`, for a turn that may not be over."""
-        self._draft = self._perform(self._answer(self.turn + 1, text, cast, timeline), timeline, "speech")
+        self._draft = self._perform(self.turn + 1, text, cast, timeline, "speech")
 
     async def discard(self) -> None:
         """Throw the draft away, without a trace."""
@@ -83,7 +85,7 @@ class Podium:
             draft = None
         self.turn += 1
         if draft is None:
-            draft = self._perform(self._answer(self.turn, text, cast, timeline), timeline, kind)
+            draft = self._perform(self.turn, text, cast, timeline, kind)
         else:
             DRAFTS.labels("used").inc()
             draft.timeline.absorb(timeline)
@@ -96,7 +98,7 @@ class Podium:
         await self.discard()
         await self.interrupt("client")
         self.turn += 1
-        self._now = self._perform(self._answer(self.turn, "", [character], timeline, text), timeline, "say")
+        self._now = self._perform(self.turn, "", [character], timeline, "say", say=text)
         TURNS.labels("say").inc()
         self._now.answer.release()
 
@@ -112,24 +114,27 @@ class Podium:
             told = e.ReplyInterrupted(cut.reply.id, round(cut.heard_ms, 1), cut.heard, cut.unheard, reason)
             self.stage.outbox.tell(told)
             INTERRUPTIONS.labels(reason).inc()
-        self._close(now, f"interrupted:{reason}")
         await asyncio.wait([now.task])
+        self._close(now, f"interrupted:{reason}")
 
-    def _answer(self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, say: str = "") -> Answer:
-        begin = partial(self._begin, turn=turn, timeline=timeline, say=say)
-        return Answer(turn, text, cast, self._history, begin)
+    def _perform(
+        self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, kind: str, *, say: str = ""
+    ) -> Performance:
+        bill = Bill(self.stage.clock)
+        begin = partial(self._begin, turn=turn, timeline=timeline, bill=bill, say=say)
+        answer = Answer(turn, text, cast, self._history, begin)
+        task = self.group.create_task(self._run(answer), name=f"answer {turn}")
+        return Performance(answer, timeline, bill, kind, task)
 
-    def _begin(self, character: Character, history: History, *, turn: int, timeline: Timeline, say: str) -> Reply:
+    def _begin(
+        self, character: Character, history: History, *, turn: int, timeline: Timeline, bill: Bill, say: str
+    ) -> Reply:
         """A reply of `character`'s on top of `history`: what the model thinks, or `say` as it stands."""
         speaker, rate = self._cast.speaker(character)
         messages = history.prompt(character, self._cast.present, self.instructions)
-        tokens = _once(say) if say else self._rack.llm.stream(messages, self.llm)
+        tokens = _once(say) if say else bill.think(self._rack.llm, messages, self.llm)
         names = [] if say else self._cast.names()
         return Reply(next(self._ids), turn, character.id, tokens, speaker, rate, self.stage, timeline, names=names)
-
-    def _perform(self, answer: Answer, timeline: Timeline, kind: str) -> Performance:
-        task = self.group.create_task(self._run(answer), name=f"answer {answer.turn}")
-        return Performance(answer, timeline, kind, task)
 
     async def _run(self, answer: Answer) -> None:
         failure: ParleyError | None = None
@@ -151,8 +156,9 @@ class Podium:
     def _close(self, now: Performance, end: str) -> None:
         self._cast.last = now.answer.last or self._cast.last
         reply = now.answer.reply.id if now.answer.reply else None
-        self.stage.outbox.tell(e.TurnMetrics(now.answer.turn, reply, dict(now.timeline.stages)))
-        turn_over(now.answer.turn, now.kind, end, now.timeline.stages)
+        stages = now.timeline.stages | now.bill.told(cut=end != "done")
+        self.stage.outbox.tell(e.TurnMetrics(now.answer.turn, reply, stages))
+        turn_over(now.answer.turn, now.kind, end, stages)
 
     def _count_error(self, error: ParleyError) -> None:
         ERRORS.labels(error.code).inc()

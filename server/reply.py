@@ -133,7 +133,7 @@ class Reply:
         async with aclosing(self._tokens) as tokens:
             async for token in tokens:
                 self.timeline.mark("first_token")
-                if text := self._show(self._prose.push(token)):
+                if (text := self._show(self._prose.push(token))) or not token:  # empty: the sentence is whole
                     yield text
         if text := self._show(self._prose.close()):
             yield text

@@ -25,6 +25,8 @@ STAGE = Histogram(
     ["stage"],
     buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10),
 )
+TOKENS = Counter("parley_tokens_total", "Tokens of the model's: generated, and saved by an interruption", ["fate"])
+RESTED = Counter("parley_model_rested_seconds_total", "How long models rested while enough was ahead of the listener")
 ERRORS = Counter("parley_errors_total", "Errors by code", ["code"])
 QUEUE = Gauge("parley_queue_depth", "Items waiting, over all sessions", ["queue"])
 DROPPED = Counter("parley_dropped_total", "What had to be dropped: ms of microphone, frames of audio", ["what"])
@@ -38,6 +40,9 @@ def turn_over(turn: int, kind: str, end: str, stages: dict[str, float]) -> None:
     for stage, ms in stages.items():
         if stage in _STAGES:
             STAGE.labels(stage).observe(max(0.0, ms / 1000))
+    TOKENS.labels("generated").inc(stages.get("tokens", 0))
+    TOKENS.labels("saved").inc(stages.get("tokens_saved", 0))
+    RESTED.inc(stages.get("rested_ms", 0) / 1000)
     log.info("turn", extra={"fields": {"turn": turn, "kind": kind, "end": end, **stages}})
 
 

@@ -256,6 +256,20 @@ def test_a_pause_of_the_listener_pauses_the_model():
     assert marks[0] < 40  # of 400 words: what is ahead of the listener in queues, and not a word more
 
 
+def test_the_bill_says_how_long_the_model_rested_and_what_was_saved():
+    it, _ = talk("One more sentence here. " * 100, audio={"ahead_ms": 1000})
+    it.say("count please").quiet(6).send("reply.interrupt")
+    _, told = it.quiet(1).go()
+    stages = told.last(e.TurnMetrics).stages
+    assert stages["rested_ms"] > 4000  # of about 5.5 s; it thinks four words in 40 ms, and they last 800
+    assert stages["tokens"] < 60
+    assert stages["tokens_saved"] == pytest.approx(stages["rested_ms"] / 10, rel=0.5)
+    quick, _ = talk("Fine.")
+    _, told = quick.send("user.text", text="Hi").quiet(2).go()
+    assert told.last(e.TurnMetrics).stages["rested_ms"] < 50
+    assert "tokens_saved" not in told.last(e.TurnMetrics).stages
+
+
 def test_push_to_talk_ends_with_commit_only():
     it, llm = talk("Fine.", turn={"mode": "manual"})
     it.say("hello").quiet(2).say("there")
@@ -411,10 +425,11 @@ def test_every_turn_has_a_timeline():
     it.quiet(0.2).say("hello").quiet(0.7).send("playback", reply=1, ms=40).quiet(0.3)
     _, told = it.send("playback", reply=1, ms=400).quiet(1).go()
     stages = told.last(e.TurnMetrics).stages
-    assert sorted(stages, key=stages.__getitem__)[-2:] == ["first_sent", "first_heard"]
+    assert stages["first_sent"] < stages["first_heard"]
     assert stages["turn_end"] == pytest.approx(512, abs=25)
     assert set(stages) == {
         "turn_end", "transcript", "first_token", "first_sentence", "first_audio", "first_sent", "first_heard",
+        "tokens", "rested_ms",
     }  # fmt: skip
 
 
