@@ -24,7 +24,8 @@ class Spoken:
         if self.end_ms is not None and ms >= self.end_ms:
             return len(self.text)
         if self.words:
-            sounded = [w.end for w in self.words if self.start_ms + (w.start_ms + w.end_ms) / 2 <= ms]
+            latest = {word.start: word for word in self.words}.values()
+            sounded = [w.end for w in latest if self.start_ms + (w.start_ms + w.end_ms) / 2 <= ms]
             return max(sounded, default=0)
         return self._in_proportion(ms)
 

@@ -14,7 +14,7 @@ from server.pipelines.tts._higgs.codec import HOP
 from server.pipelines.tts._higgs.delay import BOOKS, BOS, EOS, Rows, delayed
 from server.pipelines.tts._higgs.voicing import _codes
 from server.pipelines.tts._higgs.windows import FIRST, FRAME_MS, RIGHT, TAIL, Pace, Window, Windows, first_frames
-from server.pipelines.tts._higgs.words import Timings
+from server.pipelines.tts._higgs.words import Habit, Timings
 from tests.higgs.stage import Stage, drawn, loaded
 
 FAST = Pace(row_ms=3, codec_ms=5, ahead_ms=0)
@@ -236,3 +236,44 @@ def test_words_are_told_once_in_order_and_all_at_the_end(text: str, pieces: list
     final = timings.final()
     assert [text[w.start : w.end] for w in final] == text.split()
     assert all(w.start_ms <= w.end_ms <= sounded + 10 for w in final)
+
+
+async def test_words_are_nearer_the_truth_than_by_characters_alone() -> None:
+    """Against espeak, which tells when its words sound: ours from the sound alone, in the end and while it runs."""
+    from contextlib import aclosing
+
+    from server.audio import to_float
+    from server.pipelines.engines import Voice, load
+
+    texts = [
+        "It was a dark night; the rain, which had fallen since noon, did not stop.",
+        "I think so. But, well, perhaps we should ask her first, don't you agree?",
+        "First, open the box. Then take out the lamp, the cable, and the manual.",
+        "When the bell rang, everybody left the room at once, without a word.",
+    ]
+    engine = load("tts", "espeak", {})
+    await engine.start()
+    speaker, habit, errors = engine.open(Voice()), Habit(), {"characters": [], "running": [], "final": []}
+    for text in texts:
+        timings, truth, running, length = Timings(text, engine.rate, habit.character_ms), {}, {}, 0
+        async with aclosing(speaker.speak(text)) as speech:
+            async for piece in speech:
+                truth |= {word.start: word for word in piece.words}
+                timings.hear(to_float(piece.pcm))
+                running |= {word.start: word for word in timings.known()}
+                length += len(piece.pcm) / 2 / engine.rate * 1000
+        habit.learn(timings)
+        said, count = 0, len("".join(text.split()))
+        for word in timings.final():
+            true = truth[word.start].start_ms + truth[word.start].end_ms
+            middle = said + (word.end - word.start) / 2
+            said += word.end - word.start
+            errors["characters"].append(abs(middle / count * length - true / 2))
+            errors["final"].append(abs(word.start_ms + word.end_ms - true) / 2)
+            if told := running.get(word.start):
+                errors["running"].append(abs(told.start_ms + told.end_ms - true) / 2)
+    await engine.stop()
+    mean = {kind: float(np.mean(found)) for kind, found in errors.items()}
+    print("words, mean error in ms:", mean)
+    assert mean["final"] < 0.8 * mean["characters"]
+    assert mean["running"] < 250

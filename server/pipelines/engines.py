@@ -39,7 +39,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Speech:
-    """A piece of speech: PCM at the engine's rate, and the timings of the words that became known with it."""
+    """A piece of speech: PCM at the engine's rate, and the timings of the words that became known with it. A word told
+    again corrects what was told of it before."""
 
     pcm: bytes
     words: tuple[Word, ...] = ()

@@ -14,6 +14,7 @@ from server.pipelines.tts._higgs.rolling import Asked, Rolling
 from server.pipelines.tts._higgs.stream import Stream
 from server.pipelines.tts._higgs.timbre import Timbre
 from server.pipelines.tts._higgs.windows import FRAME_MS
+from server.pipelines.tts._higgs.words import Habit
 
 
 class HiggsSpeaker:
@@ -27,6 +28,7 @@ class HiggsSpeaker:
         self._key = object()
         self._seed = timbre.how.seed if timbre.seeded else random.getrandbits(32)
         self._plays_until = 0.0
+        self._habit = Habit()
         self._closed = False
 
     async def speak(self, text: str) -> AsyncIterator[Speech]:
@@ -68,6 +70,7 @@ class HiggsSpeaker:
             limit=min(self._machine.longest, self._machine.options.length - len(asked.tokens)),
             outlet=outlet,
             plays_until=self._plays_until,
+            character_ms=self._habit.character_ms,
         )
 
     async def _tokens(self) -> Codes:
@@ -89,6 +92,7 @@ class HiggsSpeaker:
         if stream.complete and outlet.empty:
             self._plays_until = stream.plays_until
             if stream.said.frames:
+                self._habit.learn(stream.timings)
                 self._rolling.spoke(stream.text, stream.said.remembered())
             return
         self._machine.worker.cancel(stream)

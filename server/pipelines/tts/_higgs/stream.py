@@ -10,7 +10,7 @@ from server.pipelines.tts._higgs.codec import RATE
 from server.pipelines.tts._higgs.delay import Codes, Rows
 from server.pipelines.tts._higgs.sampler import Sampling
 from server.pipelines.tts._higgs.windows import Windows
-from server.pipelines.tts._higgs.words import Timings
+from server.pipelines.tts._higgs.words import CHARACTER_MS, Timings
 
 
 class Outlet(Protocol):
@@ -32,7 +32,8 @@ class Outlet(Protocol):
 class Stream:
     """`prompt`: all tokens, of which the first `context` belong to the conversation and the first `head` to the voice;
     `speaker` and `voice` are the keys under which their KV is kept. `rows`: at most so many are made; 0 only reads the
-    prompt. `plays_until`: when (in the scheduler's ms) the listener runs out of what was given before."""
+    prompt. `plays_until`: when (in the scheduler's ms) the listener runs out of what was given before.
+    `character_ms`: what a character usually takes in this voice."""
 
     text: str
     prompt: Codes
@@ -44,6 +45,7 @@ class Stream:
     limit: int
     outlet: Outlet
     plays_until: float = 0.0
+    character_ms: float = CHARACTER_MS
     cancelled: bool = False
     complete: bool = False  # all rows were made and all sound was given out
     slot: int | None = None
@@ -54,7 +56,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         self.windows = Windows(len(self.text))
-        self.timings = Timings(self.text, RATE)
+        self.timings = Timings(self.text, RATE, self.character_ms)
 
     @property
     def reading(self) -> bool:

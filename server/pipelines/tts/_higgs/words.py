@@ -1,8 +1,8 @@
 """When each word sounds, guessed from the text's length and the sound's loud parts. Pure.
 
 The model gives no timings. Time is shared out by characters, over the sound that is not silence: so a pause stays a
-pause and the words after it are not dragged along. While the utterance runs its length is guessed from the usual rate;
-its last piece corrects every word."""
+pause and the words after it are not dragged along. While the utterance runs its length is guessed from how the voice
+spoke before; its last piece corrects every word."""
 
 import re
 from typing import Literal
@@ -16,13 +16,31 @@ STEP_MS = 10.0
 Curve = npt.NDArray[np.float64]
 
 QUIET = 0.05  # of the loudest step: below it is a pause
-RATE = 15.0  # characters a second, before anything is known
+CHARACTER_MS = 60.0  # of loud sound, before a voice is known
+CREDIT = 40  # characters that this first guess counts for
+
+
+class Habit:
+    """How long a character takes in one voice, of loud sound, learnt from what it said."""
+
+    def __init__(self) -> None:
+        self._ms, self._characters = CHARACTER_MS * CREDIT, float(CREDIT)
+
+    @property
+    def character_ms(self) -> float:
+        return self._ms / self._characters
+
+    def learn(self, timings: "Timings") -> None:
+        """Take a whole utterance into account."""
+        loud_ms, characters = timings.measured()
+        self._ms, self._characters = self._ms + loud_ms, self._characters + characters
 
 
 class Timings:
-    """The words of one utterance. `hear` its sound piece by piece; then ask."""
+    """The words of one utterance. `hear` its sound piece by piece; then ask. `character_ms`: the voice's usual one."""
 
-    def __init__(self, text: str, rate: int) -> None:
+    def __init__(self, text: str, rate: int, character_ms: float = CHARACTER_MS) -> None:
+        self._character_ms = character_ms
         self._words = [match.span() for match in re.finditer(r"\S+", text)]
         self._step = int(rate * STEP_MS / 1000)
         self._rest = np.empty(0, np.float32)
@@ -38,9 +56,9 @@ class Timings:
         self._rest = sound[whole:]
 
     def known(self) -> tuple[Word, ...]:
-        """The words that have sounded since the last call, by the usual rate of speech."""
+        """The words that have sounded since the last call, at the voice's usual rate."""
         curve = self._curve()
-        expected = self._characters() / RATE * 1000 / STEP_MS
+        expected = self._characters() * self._character_ms / STEP_MS
         words = self._spread(curve, max(expected, curve[-1]))
         heard = len(self._levels) * STEP_MS
         ready = [word for word in words if word.end_ms <= heard][self._told :]
@@ -51,6 +69,10 @@ class Timings:
         """All words, spread over the sound as long as it came to be."""
         curve = self._curve()
         return self._spread(curve, curve[-1])
+
+    def measured(self) -> tuple[float, int]:
+        """The ms of loud sound so far, and the characters of all words."""
+        return float(self._curve()[-1]) * STEP_MS, self._characters()
 
     def _characters(self) -> int:
         return sum(end - start for start, end in self._words)
