@@ -198,6 +198,25 @@ def test_an_empty_delta_lets_a_finished_sentence_go_at_once() -> None:
     ]
 
 
+def test_a_huge_delta_leaves_the_event_loop_its_turns() -> None:
+    async def main() -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        pieces = [piece async for piece in sentences(Model("Hi there. " * 1600).tokens())]
+        task.cancel()
+        assert pieces == ["Hi there."] * 1600
+        assert turns >= 40
+
+    virtual_time.run(main())
+
+
 def test_what_the_model_raises_comes_after_the_whole_sentences() -> None:
     model = Model("One. Two is whole.", " Half", LLMError("gone", code="llm_unreachable"))
 
