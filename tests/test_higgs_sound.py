@@ -265,9 +265,11 @@ async def test_words_are_nearer_the_truth_than_by_characters_alone() -> None:
         habit.learn(timings)
         said, count = 0, len("".join(text.split()))
         for word in timings.final():
-            true = truth[word.start].start_ms + truth[word.start].end_ms
             middle = said + (word.end - word.start) / 2
             said += word.end - word.start
+            if word.start not in truth:  # espeak tells some short words together
+                continue
+            true = truth[word.start].start_ms + truth[word.start].end_ms
             errors["characters"].append(abs(middle / count * length - true / 2))
             errors["final"].append(abs(word.start_ms + word.end_ms - true) / 2)
             if told := running.get(word.start):
