@@ -1,0 +1,176 @@
+"""Text to speech over `/ws/tts/stream`: text goes in as it comes, audio comes out, and it can be cut off."""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from websockets.asyncio.client import ClientConnection
+
+from server.clients.link import ConnectionLost, Link, Refused
+
+
+@dataclass(frozen=True)
+class Created:
+    """A stream begins; what comes from now on is its."""
+
+    stream_id: str
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """`word` stands at `[start, end)` of its segment's text and sounds at `start_ms` to `end_ms` of the stream."""
+
+    word: str
+    start: int
+    end: int
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True)
+class Words:
+    segment: int
+    words: tuple[SpokenWord, ...]
+
+
+@dataclass(frozen=True)
+class Complete:
+    """A text has been said."""
+
+    segment: int
+    audio_ms: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """A closed stream has been said to its end."""
+
+    total_audio_ms: float
+    segments: int
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """No more audio of that stream will come."""
+
+    stream_id: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Something went wrong; `fatal`: the stream is over."""
+
+    code: str
+    message: str
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection broke. `unsaid` are the texts that were not said to their end; it is for you to say them again."""
+
+    unsaid: tuple[str, ...]
+
+
+Event = Created | bytes | Words | Complete | Done | Cancelled | Failed | Lost
+
+
+class Speech:
+    """Use as a block, and read it: `async for event in speech`; audio comes as bytes, PCM at `Created.sample_rate`.
+
+    `url` is like `ws://localhost:8000/ws/tts/stream`. Options: `voice`, `language`, `model`, `speed`, `sample_rate`,
+    `lead_ms` (no further ahead of the listener)."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        mode: Literal["batch", "stream"] = "stream",
+        words: bool = False,
+        token: str = "",
+        attempts: int = 5,
+        **options: Any,
+    ) -> None:
+        events = ["cancelled", *(["words"] if words else [])]
+        self._init: dict[str, Any] = {"type": "init", "default_mode": mode, "events": events, **options}
+        self._unsaid: deque[str] = deque()
+        self._link = Link(lambda: url, token=token, attempts=attempts, greet=self._greet)
+
+    async def __aenter__(self) -> "Speech":
+        await self._link.socket()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._link.close()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Raises `Refused` when the server will not serve us, `ConnectionLost` when it cannot be reached again."""
+        while True:
+            try:
+                frame = await self._link.receive()
+            except ConnectionLost:
+                await self._link.socket()
+                return self._forget()
+            if isinstance(frame, bytes):
+                return frame
+            if event := self._event(frame):
+                return event
+
+    async def say(self, text: str, **how: str) -> None:
+        """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative)."""
+        if text.strip():
+            self._unsaid.append(text)
+            await self._link.send({"type": "text", "text": text, **how})
+
+    async def close(self) -> None:
+        """No more text for now: `Done` follows when all has been said. The next `say` begins a new stream."""
+        await self._link.send({"type": "close"})
+
+    async def cancel(self) -> None:
+        """Silence, now: after `Cancelled` nothing of it comes any more."""
+        self._unsaid.clear()
+        await self._link.send({"type": "cancel"})
+
+    async def use(self, **options: Any) -> None:
+        """Another voice, language, ... from the next stream on, which begins now."""
+        self._init |= options
+        self._unsaid.clear()
+        await self._link.send(self._init)
+
+    async def _greet(self, socket: ClientConnection) -> None:
+        await socket.send(json.dumps(self._init))
+
+    def _forget(self) -> Lost:
+        lost = Lost(tuple(self._unsaid))
+        self._unsaid.clear()
+        return lost
+
+    def _event(self, frame: dict[str, Any]) -> Event | None:
+        match frame:
+            case {"type": "stream_created", "stream_id": id, "sample_rate": rate}:
+                return Created(id, rate)
+            case {"type": "words", "segment": segment, "words": words}:
+                return Words(segment, _words(words))
+            case {"type": "segment_complete", "segment": segment, "audio_ms": ms}:
+                if self._unsaid:
+                    self._unsaid.popleft()
+                return Complete(segment, ms)
+            case {"type": "done", "total_audio_ms": ms, "segments_generated": segments}:
+                return Done(ms, segments)
+            case {"type": "cancelled", "stream_id": id}:
+                return Cancelled(id)
+            case {"type": "error", "code": ("engine_busy" | "full" | "unauthorized") as code, "message": message}:
+                raise Refused(message, code=code, retry_after=frame.get("retry_after"))
+            case {"type": "error"}:
+                return Failed(frame.get("code", "error"), frame["message"], frame.get("fatal", False))
+        return None
+
+
+def _words(words: Sequence[dict[str, Any]]) -> tuple[SpokenWord, ...]:
+    return tuple(SpokenWord(w["word"], w["start"], w["end"], w["start_ms"], w["end_ms"]) for w in words)
