@@ -17,7 +17,7 @@ from server.pipelines.turn_end._features import log_mel
 
 SPAN = 8 * HEARING_RATE  # samples the model looks at
 HOW = (
-    "set [turn_end] model to the path of smart-turn-v3.2-cpu.onnx, published as pipecat-ai/smart-turn-v3; "
+    "set [turnend] model to the path of smart-turn-v3.2-cpu.onnx, published as pipecat-ai/smart-turn-v3; "
     "or run: pip install --no-deps pipecat-ai (its package carries the file)"
 )
 
@@ -47,7 +47,7 @@ class SmartTurn:
     async def start(self) -> None:
         """Raises `EngineUnavailable`."""
         if not self._path.is_file():
-            raise EngineUnavailable(f"[turn_end] model = {str(self._path)!r}: there is no such file; {HOW}")
+            raise EngineUnavailable(f"[turnend] model = {str(self._path)!r}: there is no such file; {HOW}")
         self._thread = ThreadPoolExecutor(1, "turn_end")
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
@@ -56,12 +56,12 @@ class SmartTurn:
             raise
 
     def _load(self) -> None:
-        self._model = open_model(self._path, "[turn_end] model", {"input_features"})
+        self._model = open_model(self._path, "[turnend] model", {"input_features"})
         self._judge(np.zeros(0, np.float32))  # the first call allocates, and shows that the shapes fit
 
     async def stop(self) -> None:
         if self._thread:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.shutdown(wait=False)
         self._thread = self._model = None
 
     async def complete(self, samples: Samples) -> float:
