@@ -14,6 +14,7 @@ from server.pipelines.llm._errors import retry_after, translated
 OPENAI = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"  # where OpenAI itself is asked and nothing is chosen
 RETRY_S = 0.2  # the one retry comes after so long, or after what the server asks for up to a second
+KEEP_S = 240  # an idle connection is kept so long
 NOT_FOR_CHAT = ("embed", "whisper", "tts", "rerank", "moderation", "dall-e", "transcribe", "image", "sora", "realtime")
 PREFILL: dict[str, dict[str, Any]] = {  # by `owned_by` in /models: what continues the assistant's last message
     "vllm": {"continue_final_message": True, "add_generation_prompt": False},
@@ -56,7 +57,7 @@ class Endpoint:
                 timeout=2 * self.timeout_s + 60,  # a last resort: the caller's limits come first
                 max_retries=0,
                 default_headers=self._headers,
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=not near, verify=secure),
+                http_client=openai.DefaultAsyncHttpxClient(trust_env=not near, verify=secure, limits=_kept_open()),
             )
         return self._opened
 
@@ -132,6 +133,12 @@ class Endpoint:
         if self._refused[name]:
             request[self._refused[name]] = value
         return True
+
+
+def _kept_open() -> Any:
+    """Limits under which a connection outlives the user's silence: a new one costs a cloud's first token 100 ms."""
+    usual = openai.DEFAULT_CONNECTION_LIMITS
+    return type(usual)(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEP_S)
 
 
 def _pause(error: openai.APIError) -> float | None:
