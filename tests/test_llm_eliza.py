@@ -145,8 +145,8 @@ async def test_the_delay_is_before_each_word() -> None:
     assert loop.time() - begun >= 0.09
 
 
-PHRASES = """i am|my name is|count to|tell me a story|go on|what is|plus|times|divided by|zero|you are|i want|because|.|!
-|—|Finn: |hello|again|two|hundred|x"""
+PHRASES = """i am|my name is|count to|tell me a story|go on|what is|plus|times|divided by|zero|you are|i want|because|.
+|!|—|Finn: |hello|again|two|hundred|x"""
 said_before = st.lists(st.sampled_from(PHRASES.split("|")), max_size=8).map(" ".join)
 
 
