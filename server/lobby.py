@@ -66,6 +66,10 @@ class Lobby:
             del self._lost[next(iter(self._lost))]
 
     def take_up(self, id: str, now: float) -> Lost | None:
-        """The lost conversation `id`, if it is still known."""
+        """The lost conversation `id`, if it is known; also one whose client is back before the loss was noticed."""
+        for session in self.sessions:
+            if session.id == id:
+                session.end(LimitError("the conversation goes on over another connection", code="taken_over"))
+                return Lost(session.history, list(session.cast.present), now)
         lost = self._lost.pop(id, None)
         return lost if lost and lost.until >= now else None

@@ -125,6 +125,7 @@ class Session:
                 self._active_at = self._clock()
             if self._clock() - self._active_at > self._settings.server.idle_s:
                 self.end(LimitError("nothing was said for too long (server.idle_s)", code="idle"))
+        await self.interrupt("end")
         raise self._over.result()
 
     async def _write(self, write: Write) -> None:
@@ -141,6 +142,7 @@ class Session:
                 raise
             except ParleyError as error:
                 self._tell_error(error)
+        await self.interrupt("disconnect")  # what was heard until now is part of the history
         raise Disconnected
 
     async def _take(self, message: Received) -> None:

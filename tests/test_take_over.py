@@ -1,0 +1,38 @@
+"""A client that is back before its old connection was missed: a reload on a slow machine, a network that changed."""
+
+from tests import fakes
+from tests.wire import address, connected, serving
+
+
+async def test_a_conversation_follows_its_client_to_a_new_connection() -> None:
+    async with serving(fakes.rack(fakes.FakeLLM("Well hello.", "Still here."))) as server:
+        async with connected(address(server)) as old:
+            id = (await old.until("session.created"))["session"]
+            await old.send("user.text", text="remember me")
+            await old.until("reply.done")
+            async with connected(address(server), f"?session={id}") as new:
+                created = await new.until("session.created")
+                assert (created["session"], created["resumed"]) == (id, True)
+                ended = await old.until("error")
+                assert (ended["code"], ended["fatal"]) == ("taken_over", True)
+                await new.send("history.get")
+                assert [line["text"] for line in (await new.until("history"))["messages"]] == [
+                    "remember me",
+                    "Well hello.",
+                ]
+
+
+async def test_what_was_heard_before_a_reload_is_kept() -> None:
+    text = "One two three four. Five six seven eight. Nine ten eleven twelve."
+    async with serving(fakes.rack(fakes.FakeLLM(text))) as server:
+        async with connected(address(server)) as old:
+            id = (await old.until("session.created"))["session"]
+            await old.send("user.text", text="count")
+            await old.until("reply.sentence", 2)
+        async with connected(address(server), f"?session={id}") as new:
+            await new.until("session.created")
+            await new.send("history.get")
+            [asked, heard] = (await new.until("history"))["messages"]
+            assert asked["text"] == "count"
+            assert heard["cut"]
+            assert 0 < len(heard["text"]) < len(text)
