@@ -25,7 +25,7 @@ from server.floor import (
     Settled,
     State,
 )
-from server.pipelines.barge_in import Verdict
+from server.pipelines.barge_in import InterruptRules, Verdict
 from server.podium import Podium
 from server.rack import Rack
 from server.settings import Settings
@@ -87,7 +87,8 @@ class Hearing:
             self.ear.rules = self.ear.rules.model_copy(update=turn.model_dump(exclude_none=True))
             self.floor.speculative = self.ear.rules.speculative
         if interrupt:
-            self.floor.rules = self.floor.rules.model_copy(update=interrupt.model_dump(exclude_none=True))
+            told = self.floor.rules.model_dump() | interrupt.model_dump(exclude_none=True)
+            self.floor.rules = InterruptRules.model_validate(told)
 
     def rules(self) -> dict[str, Any]:
         """What it takes to interrupt, as a client is told."""

@@ -73,6 +73,9 @@ def test_backchannels_follow_the_language_and_can_be_replaced():
     assert "genau" in InterruptRules().listed("de-DE")
     assert InterruptRules().listed("xx") == ()
     assert InterruptRules(backchannels=("hup",)).listed("en") == ("hup",)
+    mine = InterruptRules(backchannels={"en": ("hup",)})
+    assert mine.listed("en") == ("hup",)
+    assert "genau" in mine.listed("de")
 
 
 def floor(**rules: object) -> Floor:

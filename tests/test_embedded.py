@@ -98,9 +98,15 @@ async def _heard(recogniser: Recogniser, pcm: bytes) -> Transcript:
 
 
 async def long_reply(client: Client) -> int:
-    """Get it to talk for a while."""
-    await client.send("user.text", text="Tell me a story.")
-    return (await client.until("reply.audio"))["reply"]
+    """Ask it aloud to talk for a while; so the recogniser has also heard the voice before."""
+    for attempt in range(1, 4):
+        await client.speak(speech.say("Please tell me a story.") + speech.silence(700))
+        asked = await client.until("transcript.final", attempt)
+        reply = (await client.until("reply.audio", attempt))["reply"]
+        if "story" in asked["text"]:
+            return reply
+        await client.until("reply.done", attempt)
+    raise AssertionError(f"it was not understood: {client.summary()}")
 
 
 async def test_barge_in_with_real_speech(server: str):
@@ -116,10 +122,10 @@ async def test_barge_in_with_real_speech(server: str):
         assert not [1 for at, of, _ in client.arrivals if of == reply and at > cut["_at"]]
         paused = client.of("reply.paused")[0]
         assert paused["_at"] <= cut["_at"]
-        await client.until("reply.started", 2)
+        await client.when(lambda: [e for e in client.of("reply.started") if e["reply"] > reply])
         await client.send("history.get")
         history = (await client.until("history"))["messages"]
-        assert {"text": cut["heard"], "cut": True}.items() <= history[1].items()
+        assert [m["text"] for m in history if m.get("cut")] == [cut["heard"]]
 
 
 async def test_a_cough_does_not_stop_it(server: str):
@@ -135,7 +141,7 @@ async def test_a_cough_does_not_stop_it(server: str):
         assert [1 for at, of, _ in client.arrivals if of == reply and at >= after - 1]
 
 
-@pytest.mark.parametrize("text", ["yeah", "uh huh", "right", "okay"])
+@pytest.mark.parametrize("text", ["yeah", "right", "okay", "I see"])
 async def test_a_backchannel_does_not_stop_it(server: str, text: str):
     async with connected(server) as client:
         await listening(client)

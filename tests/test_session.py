@@ -354,6 +354,15 @@ def test_an_update_is_answered_and_a_wrong_one_changes_nothing():
     assert session.hearing.ear.rules.silence_ms == 300
 
 
+def test_a_client_may_bring_its_own_backchannels():
+    it, _ = talk()
+    it.send("session.update", interrupt={"backchannels": ["hup"]})
+    session, told = it.say("count please").quiet(2).say("hup").quiet(2).say("yeah").quiet(2).go()
+    assert told.last(e.SessionUpdated).interrupt["backchannels"] == ["hup"]
+    assert [x.reason for x in told.of(e.ReplyResumed)] == ["backchannel"]
+    assert told.last(e.ReplyInterrupted).reason == "speech"
+
+
 def test_the_output_rate_is_what_was_asked_for():
     it, _ = talk("One two.")
     it.send("session.update", output_rate=48000).send("user.text", text="Hi")

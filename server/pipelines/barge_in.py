@@ -26,7 +26,7 @@ class InterruptRules(BaseModel):
     `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time after which it
     is speech, and its words count; before, they are a guess (a cough makes words, too), and only the final text of what
     was said decides. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` of voice without any.
-    `backchannels`: words that never interrupt; None takes the language's own list.
+    `backchannels`: words that never interrupt, by language or for all; a language not named has its own list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,13 +35,13 @@ class InterruptRules(BaseModel):
     thinking: bool = True
     min_ms: float = Field(900, ge=0, le=10_000)
     min_words: int = Field(0, ge=0, le=20)
-    backchannels: tuple[str, ...] | None = None
+    backchannels: tuple[str, ...] | dict[str, tuple[str, ...]] = {}
 
     def listed(self, language: str) -> tuple[str, ...]:
         """The backchannels in force for `language` ("en", "en-US")."""
-        if self.backchannels is not None:
+        if isinstance(self.backchannels, tuple):
             return self.backchannels
-        return BACKCHANNELS.get(language.split("-")[0].lower(), ())
+        return (BACKCHANNELS | self.backchannels).get(language.split("-")[0].lower(), ())
 
 
 class Verdict(Enum):
