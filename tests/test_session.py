@@ -357,7 +357,7 @@ def test_an_update_is_answered_and_a_wrong_one_changes_nothing():
 def test_a_client_may_bring_its_own_backchannels():
     it, _ = talk()
     it.send("session.update", interrupt={"backchannels": ["hup"]})
-    session, told = it.say("count please").quiet(2).say("hup").quiet(2).say("yeah").quiet(2).go()
+    session, told = it.say("count please").quiet(2).say("hup").quiet(0.8).say("yeah").quiet(2).go()
     assert told.last(e.SessionUpdated).interrupt["backchannels"] == ["hup"]
     assert [x.reason for x in told.of(e.ReplyResumed)] == ["backchannel"]
     assert told.last(e.ReplyInterrupted).reason == "speech"
