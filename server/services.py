@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute
 from server.access import origin_fits, token_fits
 from server.characters import Character
 from server.http import adaptive, speech
-from server.http.adaptive import Shelf
+from server.http.running import Shelf
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.studio import Studio
 from server.pipelines.tts._revoiced import revoiced

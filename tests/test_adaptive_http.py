@@ -1,6 +1,8 @@
 """`/v1/tts/stream*` over real sockets: text in one request, its audio in another."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -10,7 +12,7 @@ import pytest_asyncio
 
 from server.audio import milliseconds
 from server.http import adaptive
-from server.http.adaptive import Shelf
+from server.http.running import Shelf
 from server.pipelines.studio import Studio
 from server.pipelines.tts import espeak
 from tests import services
@@ -75,6 +77,27 @@ async def test_text_that_came_before_the_audio_was_asked_for_is_kept(client: htt
     assert answer.headers["x-encoding"] == "pcm_s16le"
     assert milliseconds(answer.content, 22_050) > 4000
     assert np.abs(np.frombuffer(answer.content, "<i2").astype(int)).max() > 3000
+
+
+@pytest.mark.parametrize(("form", "prefix"), [("ndjson", ""), ("sse", "data: ")])
+async def test_words_come_with_the_audio_and_stand_where_they_were_appended(
+    client: httpx.AsyncClient, form: str, prefix: str
+) -> None:
+    at = await create(client)
+    await client.post(f"{at}/append", json={"text": "  " + STORY})
+    await client.post(f"{at}/close")
+    answer = await client.get(f"{at}/audio", params={"stream_format": form})
+    events = [json.loads(line.removeprefix(prefix)) for line in answer.text.split("\n") if line]
+    pcm = b"".join(base64.b64decode(e["audio"]) for e in events if e["type"] == "speech.audio.delta")
+    told = [word for e in events if e["type"] == "speech.audio.words" for word in e["words"]]
+    whole = "  " + STORY
+    assert all(whole[w["start"] : w["end"]] == w["word"] for w in told)
+    said = " ".join(w["word"].strip(".,") for w in told)  # espeak tells "there was" as one
+    assert said.split() == STORY.replace(".", "").replace(",", "").split()
+    assert [w["start_ms"] for w in told] == sorted(w["start_ms"] for w in told)
+    assert events[-1]["type"] == "speech.audio.done"
+    assert events[-1]["duration_ms"] == pytest.approx(milliseconds(pcm, 22_050), abs=1)
+    assert told[-1]["end_ms"] <= events[-1]["duration_ms"] + 1
 
 
 async def test_a_client_may_ask_for_the_audio_first_and_then_send_the_text(client: httpx.AsyncClient) -> None:

@@ -1,7 +1,7 @@
 """The Python clients against real servers: what they give, and what happens when the line drops."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -220,6 +220,22 @@ async def test_http_speech_whole_in_chunks_and_adaptive() -> None:
             await stream.close()
             async with aclosing(stream.audio()) as chunks:
                 assert words(b"".join([chunk async for chunk in chunks])) == ["one", "two", "three"]
+        async with http.adaptive() as stream:
+            await stream.append("one two. three.")
+            await stream.close()
+            await _told(stream.events(), ["one", "two", "three"])
+        await _told(http.events("one two. three."), ["one", "two", "three"])
+
+
+async def _told(events: AsyncGenerator[bytes | Words, None], expected: list[str]) -> None:
+    pcm, told = b"", list[str]()
+    async with aclosing(events) as source:
+        async for event in source:
+            if isinstance(event, Words):
+                told += [word.word.strip(".") for word in event.words]
+            else:
+                pcm += event
+    assert words(pcm) == told == expected
 
 
 async def test_leaving_an_adaptive_stream_cancels_it_and_errors_are_typed() -> None:

@@ -1,5 +1,7 @@
 """Text to speech over HTTP: whole, in chunks, or by an adaptive stream that text is appended to."""
 
+import base64
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import httpx
 
 from server.clients.link import ConnectionLost, Refused
+from server.clients.speech import Words, words_of
 
 
 class HTTPSpeech:
@@ -32,9 +35,16 @@ class HTTPSpeech:
     async def stream(self, text: str, **asked: Any) -> AsyncGenerator[bytes, None]:
         """`text` as PCM in the chunks asked for (`preset`, or `first_chunk_frames` and so on). Closing it stops the
         server."""
-        async with self._body("POST", "/v1/audio/speech/stream", json={"input": text, **asked}) as chunks:
-            async for chunk in chunks:
+        async with self._body("POST", "/v1/audio/speech/stream", json={"input": text, **asked}) as answer:
+            async for chunk in answer.aiter_raw():
                 yield chunk
+
+    async def events(self, text: str, **asked: Any) -> AsyncGenerator[bytes | Words, None]:
+        """`text` as PCM, and when each word of it sounds."""
+        body = {"input": text, "stream_format": "ndjson", **asked}
+        async with self._body("POST", "/v1/audio/speech", json=body) as answer:
+            async for event in _events(answer):
+                yield event
 
     @asynccontextmanager
     async def adaptive(self, **asked: Any) -> AsyncIterator["AdaptiveStream"]:
@@ -56,13 +66,13 @@ class HTTPSpeech:
         return answer
 
     @asynccontextmanager
-    async def _body(self, method: str, path: str, **more: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _body(self, method: str, path: str, **more: Any) -> AsyncIterator[httpx.Response]:
         try:
             async with self._http.stream(method, path, **more) as answer:
                 if answer.is_error:
                     await answer.aread()
                 _check(answer)
-                yield answer.aiter_raw()
+                yield answer
         except httpx.TransportError as error:
             raise ConnectionLost(f"{self._http.base_url}: {error}") from error
 
@@ -86,10 +96,29 @@ class AdaptiveStream:
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """All of it, until the stream is closed and said. May be asked for before there is any text."""
-        async with self._client._body("GET", f"/v1/tts/stream/{self.id}/audio") as chunks:
-            async for chunk in chunks:
+        async with self._client._body("GET", f"/v1/tts/stream/{self.id}/audio") as answer:
+            async for chunk in answer.aiter_raw():
                 yield chunk
         self.over = True
+
+    async def events(self) -> AsyncGenerator[bytes | Words, None]:
+        """The same, with words, whose `start` and `end` are characters of all that was appended."""
+        query = {"stream_format": "ndjson"}
+        async with self._client._body("GET", f"/v1/tts/stream/{self.id}/audio", params=query) as answer:
+            async for event in _events(answer):
+                yield event
+        self.over = True
+
+
+async def _events(answer: httpx.Response) -> AsyncGenerator[bytes | Words, None]:
+    async for line in answer.aiter_lines():
+        match json.loads(line):
+            case {"type": "speech.audio.delta", "audio": data}:
+                yield base64.b64decode(data)
+            case {"type": "speech.audio.words", "words": words}:
+                yield Words(0, words_of(words))
+            case {"type": "error", "error": error}:
+                raise Refused(error["message"], code=error["code"])
 
 
 def _check(answer: httpx.Response) -> None:

@@ -54,9 +54,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """No more audio of that stream will come."""
-
-    stream_id: str
+    """What was cancelled is silent: nothing of it comes from here on."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,9 @@ class Speech:
         attempts: int = 5,
         **options: Any,
     ) -> None:
-        events = ["cancelled", *(["words"] if words else [])]
-        self._init: dict[str, Any] = {"type": "init", "default_mode": mode, "events": events, **options}
+        events = {"events": ["words"]} if words else {}
+        self._init: dict[str, Any] = {"type": "init", "default_mode": mode, **events, **options}
+        self._cancelling = 0  # cancels that the server has not yet answered for
         self._unsaid: deque[str] = deque()
         self._link = Link(lambda: url, token=token, attempts=attempts, greet=self._greet)
 
@@ -117,9 +116,13 @@ class Speech:
             except ConnectionLost:
                 await self._link.socket()
                 return self._forget()
-            if isinstance(frame, bytes):
+            if self._cancelling:
+                if isinstance(frame, dict) and frame["type"] == "pong":
+                    self._cancelling -= 1
+                    return Cancelled()
+            elif isinstance(frame, bytes):
                 return frame
-            if event := self._event(frame):
+            elif event := self._event(frame):
                 return event
 
     async def say(self, text: str, **how: str) -> None:
@@ -133,9 +136,11 @@ class Speech:
         await self._link.send({"type": "close"})
 
     async def cancel(self) -> None:
-        """Silence, now: after `Cancelled` nothing of it comes any more."""
+        """Silence, now: what is still on its way is swallowed, and then comes `Cancelled`."""
         self._unsaid.clear()
+        self._cancelling += 1
         await self._link.send({"type": "cancel"})
+        await self._link.send({"type": "ping"})  # its answer comes after all that was sent before
 
     async def use(self, **options: Any) -> None:
         """Another voice, language, ... from the next stream on, which begins now."""
@@ -147,6 +152,7 @@ class Speech:
         await socket.send(json.dumps(self._init))
 
     def _forget(self) -> Lost:
+        self._cancelling = 0
         lost = Lost(tuple(self._unsaid))
         self._unsaid.clear()
         return lost
@@ -156,15 +162,13 @@ class Speech:
             case {"type": "stream_created", "stream_id": id, "sample_rate": rate}:
                 return Created(id, rate)
             case {"type": "words", "segment": segment, "words": words}:
-                return Words(segment, _words(words))
+                return Words(segment, words_of(words))
             case {"type": "segment_complete", "segment": segment, "audio_ms": ms}:
                 if self._unsaid:
                     self._unsaid.popleft()
                 return Complete(segment, ms)
             case {"type": "done", "total_audio_ms": ms, "segments_generated": segments}:
                 return Done(ms, segments)
-            case {"type": "cancelled", "stream_id": id}:
-                return Cancelled(id)
             case {"type": "error", "code": ("engine_busy" | "full" | "unauthorized") as code, "message": message}:
                 raise Refused(message, code=code, retry_after=frame.get("retry_after"))
             case {"type": "error"}:
@@ -172,5 +176,6 @@ class Speech:
         return None
 
 
-def _words(words: Sequence[dict[str, Any]]) -> tuple[SpokenWord, ...]:
+def words_of(words: Sequence[dict[str, Any]]) -> tuple[SpokenWord, ...]:
+    """Word timings as the server tells them."""
     return tuple(SpokenWord(w["word"], w["start"], w["end"], w["start_ms"], w["end_ms"]) for w in words)

@@ -1,10 +1,8 @@
 """`/v1/tts/stream*`: text posted as it comes, its audio read from another request, in segments that grow."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -13,18 +11,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.access import client_of
-from server.audio import milliseconds
-from server.errors import EngineBusy, ParleyError, ProtocolError
+from server.errors import ProtocolError
 from server.http.asked import Allowed, body, guarded
+from server.http.running import Piece, Running, Shelf, now, spoken
 from server.http.streams import Stream
+from server.http.utterance import NDJSON, SSE, delta, done, lines, words_told
 from server.pipelines.adaptive import Adaptive, State
-from server.pipelines.engines import Voice
-from server.pipelines.narrator import PRESETS, Chunks, Narrator
-from server.pipelines.studio import Booth, Studio
-
-IDLE_S = 30.0  # without a sign of life of either side
-STREAMS = 256  # at once
-CHUNK = 4_096  # bytes, of a segment made in one go
+from server.pipelines.studio import Studio
 
 
 class Asked(BaseModel):
@@ -37,64 +30,6 @@ class Asked(BaseModel):
 
 class Text(BaseModel):
     text: str
-
-
-@dataclass(eq=False)
-class Running:
-    """A stream between its requests. `news` wakes whoever reads its audio."""
-
-    id: str
-    booth: Booth
-    voice: Voice
-    rate: int
-    adaptive: Adaptive
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    read: bool = False  # somebody reads its audio, or has
-
-    def status(self, now: float) -> dict[str, Any]:
-        state = self.adaptive
-        return {
-            "stream_id": self.id,
-            "state": state.state.value,
-            "buffer_ms": round(state.listener.ahead_ms(now)),
-            "audio_ms": round(state.listener.sent_ms),
-            "segments": state.segments,
-            "pending_chars": state.pending,
-            "idle_s": round(max(0.0, now - max(state.touched, state.listener.dry_at)), 1),
-            **({"error": state.error} if state.error else {}),
-        }
-
-
-class Shelf:
-    """The streams there are. The idle ones are cleared away whenever somebody comes, so none is ever found expired."""
-
-    def __init__(self, idle_s: float = IDLE_S, limit: int = STREAMS) -> None:
-        self.idle_s, self.limit = idle_s, limit
-        self._streams: dict[str, Running] = {}
-
-    def __len__(self) -> int:
-        return len(self._streams)
-
-    def add(self, stream: Running, now: float) -> None:
-        """Raises `EngineBusy` when there are too many."""
-        self.sweep(now)
-        if len(self._streams) >= self.limit:
-            raise EngineBusy(f"{self.limit} streams are open; close some", retry_after=self.idle_s)
-        self._streams[stream.id] = stream
-
-    def find(self, id: str, now: float) -> Running:
-        """Raises `LookupError` for a stream that does not exist (any more)."""
-        self.sweep(now)
-        return self._streams[id]
-
-    def remove(self, stream: Running) -> None:
-        self._streams.pop(stream.id, None)
-
-    def sweep(self, now: float) -> None:
-        for stream in [s for s in self._streams.values() if s.adaptive.expired(now, self.idle_s)]:
-            stream.adaptive.end(State.CANCELLED, now, "idle")
-            stream.news.set()
-            self.remove(stream)
 
 
 def routes(studio: Studio, shelf: Shelf | None = None, *, allowed: Allowed = lambda connection: True) -> list[Route]:
@@ -120,8 +55,8 @@ class _Adaptive:
         booth, voice = self._studio.find(
             asked.voice or "", model=asked.model or "", language=asked.language or "", speed=asked.speed
         )
-        stream = Running(str(uuid.uuid4()), booth, voice, asked.sample_rate or booth.engine.rate, Adaptive(_now()))
-        self._shelf.add(stream, _now())
+        stream = Running(str(uuid.uuid4()), booth, voice, asked.sample_rate or booth.engine.rate, Adaptive(now()))
+        self._shelf.add(stream, now())
         url = f"/v1/tts/stream/{stream.id}/audio"
         return JSONResponse({"stream_id": stream.id, "audio_url": url, "sample_rate": stream.rate})
 
@@ -130,7 +65,7 @@ class _Adaptive:
         if isinstance(stream := self._find(request), Response):
             return stream
         try:
-            stream.adaptive.append(text, _now())
+            stream.adaptive.append(text, now())
         except ProtocolError as error:
             raise ProtocolError(f"Stream {stream.id} {error}") from None
         stream.news.set()
@@ -139,21 +74,21 @@ class _Adaptive:
     async def close(self, request: Request) -> Response:
         if isinstance(stream := self._find(request), Response):
             return stream
-        stream.adaptive.close(_now())
+        stream.adaptive.close(now())
         stream.news.set()
         return JSONResponse({"status": "closed"})
 
     async def cancel(self, request: Request) -> Response:
         if isinstance(stream := self._find(request), Response):
             return stream
-        stream.adaptive.end(State.CANCELLED, _now())
+        stream.adaptive.end(State.CANCELLED, now())
         stream.news.set()
         self._shelf.remove(stream)
         return JSONResponse({"status": "cancelled"})
 
     async def status(self, request: Request) -> Response:
         stream = self._find(request)
-        return stream if isinstance(stream, Response) else JSONResponse(stream.status(_now()))
+        return stream if isinstance(stream, Response) else JSONResponse(stream.status(now()))
 
     async def audio(self, request: Request) -> Response:
         if isinstance(stream := self._find(request), Response):
@@ -161,81 +96,47 @@ class _Adaptive:
         if stream.read:
             return JSONResponse({"detail": f"the audio of stream {stream.id} is read already"}, 409)
         stream.read = True
-        spoken = _spoken(self._studio, stream, client_of(request), self._shelf.idle_s)
-        return Stream(spoken, lambda length: _head(stream), eager=not stream.adaptive.pending)
+        audio = spoken(self._studio, stream, client_of(request), self._shelf.idle_s)
+        match request.query_params.get("stream_format", "audio"):
+            case "sse":
+                made, media = lines(_events(stream, audio), SSE), "text/event-stream"
+            case "ndjson":
+                made, media = lines(_events(stream, audio), NDJSON), "application/x-ndjson"
+            case _:
+                made, media = _audio(audio), "audio/pcm"
+        return Stream(made, lambda length: _head(stream, media), eager=not stream.adaptive.pending)
 
     def _find(self, request: Request) -> Running | Response:
         id = request.path_params["id"]
         try:
-            return self._shelf.find(id, _now())
+            return self._shelf.find(id, now())
         except LookupError:
             return JSONResponse({"detail": f"Stream {id} not found"}, 404)
 
 
-async def _spoken(studio: Studio, stream: Running, client: str, idle_s: float) -> AsyncGenerator[bytes, None]:
-    """The stream's audio, until it is closed and said, cancelled, or its reader has gone."""
-    state = stream.adaptive
-    try:
-        async with studio.narrator(stream.booth, stream.voice, client=client, rate=stream.rate) as reader:
-            async with aclosing(_segments(stream, reader, idle_s)) as audio:
-                async for pcm in audio:
-                    state.played(milliseconds(pcm, stream.rate), _now())
-                    yield pcm
-            if state.state is not State.CANCELLED and (last := reader.finish().pcm):
-                yield last
-        state.end(State.COMPLETED, _now())
-    except ParleyError as error:
-        state.end(State.ERROR, _now(), str(error))
-        raise
-    finally:
-        state.end(State.CANCELLED, _now())  # where it has ended otherwise, that stands
+async def _audio(spoken: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(spoken) as pieces:
+        async for piece in pieces:
+            if piece.pcm:
+                yield piece.pcm
 
 
-async def _segments(stream: Running, reader: Narrator, idle_s: float) -> AsyncGenerator[bytes, None]:
-    state = stream.adaptive
-    while not state.state.over:
-        stream.news.clear()
-        segment = state.take(_now())
-        if segment is None and state.finished:
-            return
-        if segment is None:
-            await _look_again(stream, idle_s)
-            continue
-        sizes = PRESETS["aggressive"] if state.segments == 1 else PRESETS["balanced"]
-        chunks = Chunks.of(sizes, stream.rate) if segment.mode == "stream" else Chunks(CHUNK, CHUNK)
-        async with aclosing(reader.say(segment.text)) as pieces:
-            async for piece in pieces:
-                for chunk in chunks.push(piece.pcm):
-                    yield chunk
-                if state.state.over:
-                    return
-        for chunk in chunks.flush():
-            yield chunk
+async def _events(stream: Running, spoken: AsyncGenerator[Piece, None]) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(spoken) as pieces:
+        async for piece in pieces:
+            if piece.words:
+                yield words_told(piece.words)
+            if piece.pcm:
+                yield delta(piece.pcm)
+    yield done(stream.adaptive.listener.sent_ms)
 
 
-async def _look_again(stream: Running, idle_s: float) -> None:
-    """Wait until there is more text, or it is time to say what is there, or nobody will come any more."""
-    state = stream.adaptive
-    give_up = max(state.touched, state.listener.dry_at) + idle_s
-    look = state.next_look(_now())
-    try:
-        async with asyncio.timeout_at(give_up if look is None else look):
-            await stream.news.wait()
-    except TimeoutError:
-        if state.expired(_now(), idle_s):
-            state.end(State.CANCELLED, _now(), "idle")
-
-
-def _head(stream: Running) -> dict[str, str]:
+def _head(stream: Running, media: str) -> dict[str, str]:
     return {
-        "Content-Type": "audio/pcm",
+        "Content-Type": media,
         "X-Sample-Rate": str(stream.rate),
         "X-Channels": "1",
         "X-Encoding": "pcm_s16le",
         "X-Engine": stream.booth.name,
         "Cache-Control": "no-store",
     }
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,8 +1,6 @@
 """`/v1/audio/*`: text to speech over HTTP, in OpenAI's words and in those of the streaming TTS servers before us."""
 
-import json
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -12,7 +10,7 @@ from starlette.routing import Route
 from server.access import client_of
 from server.http.asked import Allowed, body, guarded
 from server.http.streams import Stream
-from server.http.utterance import Streamed, Take, Utterance
+from server.http.utterance import NDJSON, SSE, Streamed, Take, Utterance, lines
 from server.pipelines.encoders import FORMATS
 from server.pipelines.narrator import PRESETS
 from server.pipelines.studio import Studio
@@ -59,19 +57,13 @@ def routes(
 async def _answer(take: Take, asked: Utterance) -> Response:
     match asked.stream_format:
         case "sse":
-            return Stream(_lines(take, "data: {}\n\n"), take.head("text/event-stream"))
+            return Stream(lines(take.events(), SSE), take.head("text/event-stream"))
         case "ndjson":
-            return Stream(_lines(take, "{}\n"), take.head("application/x-ndjson"))
+            return Stream(lines(take.events(), NDJSON), take.head("application/x-ndjson"))
         case "audio":
             return Stream(take.audio(), take.head(), whole=not take.format.streams)
     quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
     return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
-
-
-async def _lines(take: Take, form: str) -> AsyncGenerator[bytes, None]:
-    async with aclosing(take.events()) as events:
-        async for event in events:
-            yield form.format(json.dumps(event, separators=(",", ":"))).encode()
 
 
 def _config(studio: Studio) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Preset, describe
 from server.pipelines.studio import Booth, Studio
 
 LONGEST = 20_000  # characters in one request
+NDJSON, SSE = "{}\n", "data: {}\n\n"
 SMOOTH = Preset(2, 4, 0)  # frames: small enough to start at once, large enough not to be mostly headers
 
 
@@ -97,18 +99,17 @@ class Take:
             async with aclosing(self.speech()) as pieces:
                 async for piece in pieces:
                     if data := await self._encoded(piece.pcm):
-                        yield _delta(data)
+                        yield delta(data)
                     if piece.words:
-                        yield {"type": "speech.audio.words", "words": described(piece.words, self._text)}
+                        yield words_told(described(piece.words, self._text))
             if data := await self._work(self.encoder.finish):
-                yield _delta(data)
+                yield delta(data)
         except ParleyError as error:
             if not self.ms:
                 raise
             yield {"type": "error", "error": {"message": str(error), "code": error.code}}
             return
-        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        yield {"type": "speech.audio.done", "duration_ms": round(self.ms), "usage": usage}
+        yield done(self.ms)
 
     def head(self, media: str = "") -> Callable[[int | None], Mapping[str, str]]:
         def headers(length: int | None) -> dict[str, str]:
@@ -149,5 +150,21 @@ def find(studio: Studio, asked: Utterance) -> tuple[Booth, Voice]:
     )
 
 
-def _delta(data: bytes) -> dict[str, Any]:
+def delta(data: bytes) -> dict[str, Any]:
     return {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
+
+
+def words_told(words: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "speech.audio.words", "words": words}
+
+
+def done(ms: float) -> dict[str, Any]:
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    return {"type": "speech.audio.done", "duration_ms": round(ms), "usage": usage}
+
+
+async def lines(events: AsyncGenerator[dict[str, Any], None], form: str) -> AsyncGenerator[bytes, None]:
+    """`events` in the `form` of NDJSON or SSE."""
+    async with aclosing(events) as source:
+        async for event in source:
+            yield form.format(json.dumps(event, ensure_ascii=False, separators=(",", ":"))).encode()

@@ -37,10 +37,12 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Segment:
-    """Text to say next. `mode`: `stream` gives audio out as it is made, `batch` a segment at a time."""
+    """Text to say next, which stands at `offset` in all that was appended. `mode`: `stream` gives audio out as it is
+    made, `batch` in larger pieces."""
 
     text: str
     mode: Literal["stream", "batch"]
+    offset: int = 0
 
 
 class Adaptive:
@@ -52,7 +54,7 @@ class Adaptive:
         self.segments = 0
         self.error = ""
         self.listener = Listener()
-        self._text = ""
+        self._text, self._taken = "", 0
         self._since = self._appended = now  # when the first and the last of the waiting text came
         self._closed = False
 
@@ -101,13 +103,14 @@ class Adaptive:
             return None
         ahead = self.listener.ahead_ms(now)
         end = self._first(now) if ahead < LOW_MS else self._later(ahead, now)
-        text, self._text = self._text[:end].strip(), self._text[end:]
-        if not text:
+        text, self._text = self._text[:end], self._text[end:]
+        offset, self._taken = self._taken + len(text) - len(text.lstrip()), self._taken + len(text)
+        if not text.strip():
             return None
         if not self._closed:
             self.state = State.GENERATING
         self.segments, self.touched, self._since = self.segments + 1, now, now
-        return Segment(text, "batch" if self.segments > 1 and ahead >= BATCH_MS else "stream")
+        return Segment(text.strip(), "batch" if self.segments > 1 and ahead >= BATCH_MS else "stream", offset)
 
     def next_look(self, now: float) -> float | None:
         """When `take` may have something to say although nothing was appended; None: it will not."""

@@ -164,13 +164,13 @@ def _picture(char: str) -> bool:
     )
 
 
-def described(words: Sequence[Word], text: str) -> list[dict[str, Any]]:
-    """Word timings as a client is told: which word, its characters in the text, when it sounds."""
+def described(words: Sequence[Word], text: str, offset: int = 0) -> list[dict[str, Any]]:
+    """Word timings as a client is told: which word, its characters in the text (itself at `offset`), when it sounds."""
     return [
         {
             "word": text[w.start : w.end],
-            "start": w.start,
-            "end": w.end,
+            "start": w.start + offset,
+            "end": w.end + offset,
             "start_ms": round(w.start_ms, 1),
             "end_ms": round(w.end_ms, 1),
         }
