@@ -76,67 +76,70 @@ def tokenizer() -> Any:
     return fast
 
 
-def _model(out: Path, text: Any, hidden: int, layers: int) -> None:
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 4096}  # fmt: skip
+TINY_DAC = {"encoder_hidden_size": 4, "decoder_hidden_size": 32, "hidden_size": 16}
+TINY_HUBERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+               "conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
+               "mask_time_prob": 0.0, "vocab_size": 8}  # fmt: skip
+RATIOS = [8, 5, 4, 2, 3]
+
+
+def model(text: Any, geometry: dict[str, Any]) -> Any:
+    """The model with random weights. `geometry`: what differs from the released one."""
     ids = text.convert_tokens_to_ids
     config = HiggsAudioV2Config(
-        vocab_size=len(text), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=hidden // 2, max_position_embeddings=4096,
         codebook_size=1026, audio_token_id=ids("<|AUDIO_OUT|>"), audio_bos_token_id=ids("<|audio_out_bos|>"),
         audio_delay_token_id=ids("<|reserved_special_token_6|>"), bos_token_id=ids("<|begin_of_text|>"),
-        eos_token_id=ids("<|eot_id|>"), pad_token_id=ids("<|eot_id|>"),
+        eos_token_id=ids("<|eot_id|>"), pad_token_id=ids("<|eot_id|>"), **geometry,
     )  # fmt: skip
-    model = HiggsAudioV2ForConditionalGeneration(config).eval()
-    wanted = model.generation_config
+    made = HiggsAudioV2ForConditionalGeneration(config).eval()
+    wanted = made.generation_config
     wanted.bos_token_id, wanted.eos_token_id, wanted.pad_token_id = 0, config.eos_token_id, config.pad_token_id
     wanted._from_model_config = False  # else the file is ignored and its repetition rule lost
     wanted.ras_win_len, wanted.ras_win_max_num_repeat = 7, 2
-    model.save_pretrained(out)
+    return made
 
 
-def _codec(out: Path) -> Any:
+def codec(dac: dict[str, Any], hubert: dict[str, Any], **geometry: Any) -> Any:
+    """The codec with random weights, loud enough to tell its frames apart."""
     config = HiggsAudioV2TokenizerConfig(
         target_bandwidths=[0.5, 1, 1.5, 2],  # the default ends in 4, which is 16 codebooks at 25 Hz
-        codebook_dim=8,
-        acoustic_model_config=DacConfig(
-            encoder_hidden_size=4, decoder_hidden_size=32, hidden_size=16,
-            downsampling_ratios=[8, 5, 4, 2, 3], upsampling_ratios=[8, 5, 4, 2, 3],
-        ),
-        semantic_model_config=HubertConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
-            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, mask_time_prob=0.0, vocab_size=8,
-        ),
-    )  # fmt: skip
-    codec = HiggsAudioV2TokenizerModel(config).eval()
+        acoustic_model_config=DacConfig(downsampling_ratios=RATIOS, upsampling_ratios=RATIOS, **dac),
+        semantic_model_config=HubertConfig(**hubert),
+        **geometry,
+    )
+    made = HiggsAudioV2TokenizerModel(config).eval()
     with torch.no_grad():  # the stock initialisation leaves the codebooks at zero and the decoder almost silent
-        for quantizer in codec.quantizer.quantizers:
+        for quantizer in made.quantizer.quantizers:
             quantizer.codebook.embed.normal_(0, 1)
             quantizer.project_out.weight.normal_(0, quantizer.project_out.in_features**-0.5)
-        codec.fc2.weight.normal_(0, codec.fc2.in_features**-0.5)
-        for module in codec.acoustic_decoder.modules():
+        made.fc2.weight.normal_(0, made.fc2.in_features**-0.5)
+        for module in made.acoustic_decoder.modules():
             if isinstance(module, torch.nn.Conv1d):
                 module.weight.normal_(0, 0.5 * (module.in_channels * module.kernel_size[0]) ** -0.5)
             elif isinstance(module, torch.nn.ConvTranspose1d):
                 module.weight.normal_(0, (module.in_channels * 2) ** -0.5)
-        codec.acoustic_decoder.conv2.weight.mul_(0.3)
-    codec.save_pretrained(out)
-    return HiggsAudioV2TokenizerModel.from_pretrained(out)
+        made.acoustic_decoder.conv2.weight.mul_(0.3)
+    return made
 
 
-def build(out: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2) -> Path:
+def processor(text: Any, sound: Any) -> Any:
+    features = DacFeatureExtractor(
+        feature_size=1, hop_length=1, padding_side="right", padding_value=0.0, sampling_rate=24000,
+        return_attention_mask=True,
+    )  # fmt: skip
+    return HiggsAudioV2Processor(features, text, sound, chat_template=TEMPLATE)
+
+
+def build(out: Path, *, seed: int = 0) -> Path:
     """Write the model, its codec and its processor to the folder `out`."""
     torch.manual_seed(seed)
     text = tokenizer()
-    _model(out, text, hidden, layers)
-    codec = _codec(out / "audio_tokenizer")
-    features = DacFeatureExtractor(
-        feature_size=1,
-        hop_length=1,
-        padding_side="right",
-        padding_value=0.0,
-        sampling_rate=24000,
-        return_attention_mask=True,
-    )
-    HiggsAudioV2Processor(features, text, codec, chat_template=TEMPLATE).save_pretrained(out)
+    model(text, TINY | {"vocab_size": len(text)}).save_pretrained(out)
+    codec(TINY_DAC, TINY_HUBERT, codebook_dim=8).save_pretrained(out / "audio_tokenizer")
+    sound = HiggsAudioV2TokenizerModel.from_pretrained(out / "audio_tokenizer")  # so that it knows its name
+    processor(text, sound).save_pretrained(out)
     settings = out / "processor_config.json"
     written = json.loads(settings.read_text())
     written["audio_tokenizer"]["audio_tokenizer_name_or_path"] = "audio_tokenizer"  # so that the folder may be moved

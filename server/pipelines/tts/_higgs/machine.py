@@ -47,10 +47,13 @@ class Nowhere:
 
 
 class Machine:
-    """A loaded engine. Making it is blocking. Raises `EngineUnavailable`."""
+    """A loaded engine. Making it is blocking. `loaded`: weights to use instead of those that `options` name. Raises
+    `EngineUnavailable`."""
 
-    def __init__(self, options: Options) -> None:
-        loaded = weights.load(options.model, options.codec, options.device, options.dtype, options.local_files_only)
+    def __init__(self, options: Options, loaded: weights.Weights | None = None) -> None:
+        loaded = loaded or weights.load(
+            options.model, options.codec, options.device, options.dtype, options.local_files_only
+        )
         self.options, self.device = options, loaded.device
         self.prompts = Prompts(loaded.processor)
         self.codec = Codec(loaded.codec, loaded.device)
