@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from server.pipelines.chunking import Generation
 from server.pipelines.engines import LLM, LLMSettings, Message
 
+LONGEST = 512  # tokens in a spoken answer, for the estimate of what an interruption saved
+
 
 @dataclass
 class _Entry:
@@ -39,12 +41,14 @@ class Bill:
 
     def told(self, *, cut: bool) -> dict[str, float]:
         """`tokens` generated, `rested_ms`; after a cut also `tokens_saved`: what the model would have made, at its own
-        pace, in the time it rested because nobody needed more yet. Nothing if no model was asked."""
+        pace, in the time it rested because nobody needed more yet, but no more than an answer of `LONGEST` has left.
+        Nothing if no model was asked."""
         if not self._entries:
             return {}
         rested = sum(entry.generation.counts.rested_s for entry in self._entries)
         told = {"tokens": float(self._tokens()), "rested_ms": round(rested * 1000, 1)}
-        return told | ({"tokens_saved": float(round(self._pace() * rested))} if cut else {})
+        saved = min(self._pace() * rested, max(0, LONGEST - self._tokens()))
+        return told | ({"tokens_saved": float(round(saved))} if cut else {})
 
     def _tokens(self) -> int:
         return sum(entry.generation.counts.generated for entry in self._entries)

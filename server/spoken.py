@@ -49,6 +49,6 @@ def split_at(spoken: Sequence[Spoken], text: str, ms: float, *, complete: bool) 
             place = min(len(text), begin + count)
         if count < len(sentence.text):
             break
-    if place and re.fullmatch(r"[^\w\s]*\s*", text[place:]):  # closing punctuation is not worth a tail
-        place = len(text)
+    if place and (mark := re.match(r"[^\w\s]+", text[place:])):  # what is written against a word goes with it
+        place += mark.end()
     return text[:place].strip(), text[place:].strip()

@@ -110,6 +110,11 @@ def test_what_was_never_spoken_is_unheard():
     assert split_at(spoken(), TEXT + " And more.", 800, complete=True) == (TEXT, "And more.")
 
 
+def test_what_is_written_against_a_word_goes_with_it():
+    said = [Spoken("Well, yes and no.", 0, 800, [Word(0, 4, 0, 200), Word(6, 9, 200, 400)])]
+    assert split_at(said, "Well, yes and no.", 150, complete=False) == ("Well,", "yes and no.")
+
+
 def test_the_same_sentence_twice_is_counted_twice():
     twice = [Spoken("Ha.", 0, 200), Spoken("Ha.", 200, 400)]
     assert split_at(twice, "Ha. Ha.", 400, complete=False) == ("Ha. Ha.", "")
