@@ -55,6 +55,7 @@ const ENDS = {
   idle: "Nothing was said for a long while, so the server let the conversation go.",
   unauthorized: "This server wants an access token: add ?token=... to the address of this page.",
   forbidden_origin: "This server does not take conversations from this page's address.",
+  taken_over: "This conversation goes on in another window.",
   full: "The server is full. Trying again in a moment.",
   starting: "The server is still starting. One moment.",
   restart: "The server is restarting. The conversation goes on when it is back.",
@@ -81,7 +82,7 @@ export function hint({ phase, mode, started, microphone }) {
   if (phase === "disconnected") return "Waiting for the server.";
   if (!started) return "Nothing is heard until you press Start.";
   if (!microphone) return "No microphone: type your side of it.";
-  if (mode === "manual") return phase === "hearing" ? "Let go when you have finished." : "Hold the space bar, or the button, and speak.";
+  if (mode === "manual") return phase === "hearing" ? "Let go when you have finished." : "Hold space, or the button, and speak.";
   const hints = {
     muted: "You are muted. Nobody hears you.",
     speaking: "Just speak to cut in, or press Esc.",

@@ -90,6 +90,15 @@ async def played(page: Any) -> npt.NDArray[np.float32]:
     return np.array(values, dtype=np.float32)
 
 
+async def all_played(page: Any) -> npt.NDArray[np.float32]:
+    """What went to the speaker, once the tap has handed over all of it up to now."""
+    await page.evaluate("""async () => {
+      const before = window.parley.tap.chunks.length;
+      while (window.parley.tap.chunks.length < before + 4) await new Promise((done) => setTimeout(done, 5));
+    }""")
+    return await played(page)
+
+
 async def told(page: Any, type: str) -> list[dict[str, Any]]:
     """What the player told of `type` so far: {type, reply, ms, frame}."""
     events: list[dict[str, Any]] = await page.evaluate("() => window.parley.tap.events")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.browser import chromium, open_page, phase, played, told
+from tests.browser import all_played, chromium, open_page, phase, told
 from tests.scripted_server import RATE, ScriptedServer, scripted_server, tone
 
 QUANTUM = 128
@@ -50,15 +50,6 @@ def sounding(samples: np.ndarray) -> tuple[int, int]:
     return int(places[0]), int(places[-1]) + 1
 
 
-async def flushed_out(page: Any) -> np.ndarray:
-    """What was played, once the tap has handed over all of it up to now."""
-    await page.evaluate("""async () => {
-      const before = window.parley.tap.chunks.length;
-      while (window.parley.tap.chunks.length < before + 4) await new Promise((done) => setTimeout(done, 5));
-    }""")
-    return await played(page)
-
-
 async def test_a_whole_conversation() -> None:
     async with talking() as (server, page):
         assert server.queries[-1] == {"greet": "1", "character": "ada"}
@@ -88,7 +79,7 @@ async def test_what_is_played_is_what_was_sent_and_its_progress_is_told() -> Non
         pcm = tone(1_500)
         await server.speak(1, TEXT, pcm)
         await heard_ms(server, 1, 1_500)
-        samples = await flushed_out(page)
+        samples = await all_played(page)
         begin, _ = sounding(samples)
         whole = floats(pcm)
         np.testing.assert_array_equal(samples[begin : begin + whole.size], whole)
@@ -109,7 +100,7 @@ async def test_a_stalled_network_makes_a_gap_and_loses_nothing() -> None:
         await page.wait_for_function("() => window.parley.tap.events.some(({ type }) => type === 'dry')")
         await server.play(1, pcm[RATE // 2 :], announce=False)
         await heard_ms(server, 1, 1_000)
-        samples = await flushed_out(page)
+        samples = await all_played(page)
         begin, end = sounding(samples)
         first, rest = floats(pcm[: RATE // 2]), floats(pcm[RATE // 2 :])
         np.testing.assert_array_equal(samples[begin : begin + first.size], first)
@@ -128,13 +119,13 @@ async def test_a_pause_holds_and_goes_on_from_the_very_sample() -> None:
         await server.tell("reply.paused", reply=1, heard_ms=300, reason="speech")
         await phase(page, "paused")
         held = server.sent("playback")[-1]["ms"]
-        silent = await flushed_out(page)
+        silent = await all_played(page)
         assert server.sent("playback")[-1]["ms"] == held
         assert not silent[-QUANTUM * 16 :].any()
         await server.tell("reply.resumed", reply=1, heard_ms=held, reason="noise")
         await phase(page, "speaking")
         await heard_ms(server, 1, 3_000)
-        samples, whole = await flushed_out(page), floats(pcm)
+        samples, whole = await all_played(page), floats(pcm)
         begin, _ = sounding(samples)
         stop = round(held * RATE / 1_000)
         np.testing.assert_array_equal(samples[begin : begin + stop - FADE], whole[: stop - FADE])
@@ -158,7 +149,7 @@ async def test_stop_is_silence_within_a_quantum_and_tells_how_far_it_got(way: st
         position = server.received[at - 1]
         assert position["type"] == "playback"
         assert position["reply"] == 1
-        samples = await flushed_out(page)
+        samples = await all_played(page)
         begin, end = sounding(samples)
         stop = round(position["ms"] * RATE / 1_000)
         assert 0 <= begin + stop - end <= 1, "the position is what has sounded, to the sample"
@@ -181,7 +172,7 @@ async def test_a_late_frame_of_an_old_reply_is_never_played() -> None:
         fresh = tone(600, start=7_000)
         await server.speak(2, "Well.", fresh, character="finn")
         await heard_ms(server, 2, 600)
-        samples = await flushed_out(page)
+        samples = await all_played(page)
         [start] = [each["frame"] for each in await told(page, "started") if each["reply"] == 2]
         offset = start - await page.evaluate("() => window.parley.tap.chunks[0].frame")
         np.testing.assert_array_equal(samples[offset : offset + floats(fresh).size], floats(fresh))

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,35 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from tests.browser import chromium, microphone_wav, open_page, phase, played, told
+from tests.browser import all_played, chromium, microphone_wav, open_page, phase, told
 from tests.speech import say, silence
+from tests.wire import running
 
-ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "server", "serve", "--config", "configs/embedded.toml", "--port", "0"]
 QUANTUM = 128
 
 
 @asynccontextmanager
 async def real_server() -> AsyncIterator[str]:
     """The address of a server of its own process."""
-    environment = os.environ | {"PARLEY_LLM_ENGINE": "eliza"}
-    pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(
-        *COMMAND, cwd=ROOT, env=environment, stdout=pipe, stderr=asyncio.subprocess.STDOUT
-    )
-    assert server.stdout
-    try:
-        async with asyncio.timeout(60):
-            log = b""
-            while not (found := re.search(rb"http://localhost:\d+/", log)):
-                log += (line := await server.stdout.readline())
-                assert line, log.decode()
-        rest = asyncio.create_task(server.stdout.read())
-        yield found[0].decode()
-    finally:
-        server.terminate()
-        await server.wait()
-    await rest
+    async with running("--config", "configs/embedded.toml", PARLEY_LLM_ENGINE="eliza") as (address, _):
+        yield f"http://{address}/"
 
 
 class Ear:
@@ -63,6 +43,12 @@ class Ear:
 
     def of(self, type: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == type]
+
+    @property
+    def heard(self) -> list[str]:
+        """What was heard of each reply."""
+        ends = [event for event in self.events if event["type"] in ("reply.interrupted", "reply.done")]
+        return [text for event in ends if (text := event.get("heard", event.get("text")))]
 
     async def got(self, type: str, count: int = 1) -> dict[str, Any]:
         async with asyncio.timeout(30):
@@ -98,7 +84,7 @@ async def test_a_spoken_question_is_understood_and_answered_aloud(tmp_path: Path
         await phase(page, "listening")
         assert (await page.inner_text(".line.reply:last-child .text")) == done["text"]
         assert await page.locator(".line.user .text").all_inner_texts() == ["Hello, Ada.", final["text"]]
-        samples = await played(page)
+        samples = await all_played(page)
         for reply in (1, 2):
             begin, sent = await start_of(page, reply), ear.samples(reply)
             np.testing.assert_array_equal(samples[begin : begin + sent.size], sent)
@@ -119,11 +105,11 @@ async def test_a_greeting_is_cut_short_by_speech_and_a_reload_goes_on(tmp_path: 
         assert cut["heard"]
         assert cut["unheard"]
         await ear.got("reply.audio", 2)
-        assert "listen to me" in (await ear.got("transcript.final", 1))["text"]
+        assert "listen" in (await ear.got("transcript.final"))["text"]
         done = await ear.got("reply.done")
         await phase(page, "listening")
 
-        samples = await played(page)
+        samples = await all_played(page)
         begin, again = await start_of(page, cut["reply"]), await start_of(page, done["reply"])
         [paused, *_] = await told(page, "paused")
         stop = begin + round(paused["ms"] * (await page.evaluate("() => window.parley.tap.rate")) / 1_000)
@@ -137,10 +123,7 @@ async def test_a_greeting_is_cut_short_by_speech_and_a_reload_goes_on(tmp_path: 
         lines = await page.locator(".line .text").all_inner_texts()
         await page.reload()
         history = await ear.got("history", 3)
-        assert [each["text"] for each in history["messages"] if each["role"] == "assistant"] == [
-            cut["heard"],
-            done["text"],
-        ]
+        assert [each["text"] for each in history["messages"] if each["role"] == "assistant"] == ear.heard
         await page.wait_for_function("count => document.querySelectorAll('.line').length === count", arg=len(lines))
         await page.fill("#say-text", "Are you still there?")
         await page.click("#send")

@@ -5,21 +5,18 @@ from tests.wire import address, connected, serving
 
 
 async def test_a_conversation_follows_its_client_to_a_new_connection() -> None:
-    async with serving(fakes.rack(fakes.FakeLLM("Well hello.", "Still here."))) as server:
-        async with connected(address(server)) as old:
-            id = (await old.until("session.created"))["session"]
-            await old.send("user.text", text="remember me")
-            await old.until("reply.done")
-            async with connected(address(server), f"?session={id}") as new:
-                created = await new.until("session.created")
-                assert (created["session"], created["resumed"]) == (id, True)
-                ended = await old.until("error")
-                assert (ended["code"], ended["fatal"]) == ("taken_over", True)
-                await new.send("history.get")
-                assert [line["text"] for line in (await new.until("history"))["messages"]] == [
-                    "remember me",
-                    "Well hello.",
-                ]
+    rack = fakes.rack(fakes.FakeLLM("Well hello.", "Still here."))
+    async with serving(rack) as server, connected(address(server)) as old:
+        id = (await old.until("session.created"))["session"]
+        await old.send("user.text", text="remember me")
+        await old.until("reply.done")
+        async with connected(address(server), f"?session={id}") as new:
+            created = await new.until("session.created")
+            assert (created["session"], created["resumed"]) == (id, True)
+            ended = await old.until("error")
+            assert (ended["code"], ended["fatal"]) == ("taken_over", True)
+            await new.send("history.get")
+            assert [line["text"] for line in (await new.until("history"))["messages"]] == ["remember me", "Well hello."]
 
 
 async def test_what_was_heard_before_a_reload_is_kept() -> None:
