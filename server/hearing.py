@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from server import events as e
@@ -32,15 +31,7 @@ from server.settings import Settings
 from server.telemetry import RESUMED
 from server.timeline import Timeline
 from server.transcriber import Transcriber
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A spoken turn that is over; `origin` is the clock's time at the end of speech. `contested`: it may have been no
-    more than a backchannel."""
-
-    origin: float
-    contested: bool
+from server.turns import Ended
 
 
 class Hearing:

@@ -5,13 +5,13 @@ All are tasks of one block and gone when it ends. What sounds is on the `Podium`
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from server import commands as c
 from server import events as e
 from server.cast import Cast
 from server.errors import ConfigError, LimitError, ParleyError, ProtocolError, STTError
-from server.hearing import Ended, Hearing
+from server.hearing import Hearing
 from server.history import History
 from server.outbox import Outbox
 from server.podium import Podium
@@ -20,6 +20,7 @@ from server.reply import FRAME_MS, Stage
 from server.settings import Settings
 from server.telemetry import DROPPED, ERRORS
 from server.timeline import Timeline
+from server.turns import Ended, Told, Turn, Typed
 
 Write = Callable[[e.Event], Awaitable[None]]
 Received = c.Command | bytes | ProtocolError
@@ -28,23 +29,6 @@ WAITING_TURNS = 8
 
 class Disconnected(Exception):
     """The client has left."""
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A typed turn, and when it came by the clock."""
-
-    text: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Told:
-    """A text to be spoken as it stands."""
-
-    text: str
-    character: str | None
-    at: float
 
 
 class Session:
@@ -69,7 +53,7 @@ class Session:
         self.outbox = Outbox(audio_items=int(audio.lead_ms / FRAME_MS))
         stage = Stage(self.outbox, clock, audio.output_rate or rack.tts().rate, audio.lead_ms, audio.ahead_ms)
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
-        self._turns: asyncio.Queue[Ended | Typed | Told] = asyncio.Queue(WAITING_TURNS)
+        self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
         self.hearing = Hearing(rack, cast, settings, self.podium, clock, self._queue, self.interrupt)
         self._input_rate = audio.input_rate
         self._over: asyncio.Future[LimitError] = asyncio.get_running_loop().create_future()
@@ -182,7 +166,7 @@ class Session:
             case c.Ping():
                 self.outbox.tell(e.Pong())
 
-    def _queue(self, turn: Ended | Typed | Told) -> None:
+    def _queue(self, turn: Turn) -> None:
         try:
             self._turns.put_nowait(turn)
         except asyncio.QueueFull:

@@ -1,0 +1,200 @@
+"""The small parts of a conversation: who is addressed, the meter, the outbox, PCM, the ear's opinions and losses."""
+
+import asyncio
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import audio, characters
+from server import events as e
+from server.characters import Character, addressed
+from server.errors import ConfigError, LimitError
+from server.limits import BURST_MS, Meter
+from server.outbox import Outbox
+from server.settings import ROOT
+from tests import fakes
+from tests.talk import Talk
+
+ADA, BEN, EVE = (
+    Character("ada", "Ada", ""),
+    Character("ben", "Ben", "", aliases=("Benny",)),
+    Character("eve", "Eve", ""),
+)
+CAST = [ADA, BEN, EVE]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Eve and ADA, come here", ["eve", "ada"]),
+        ("ben? Ben! BEN.", ["ben"]),
+        ("Benny, please", ["ben"]),
+        ("Adam knows the evening", ["ben"]),  # parts of words are no names: the last who spoke
+        ("(Ada)", ["ada"]),
+        ("Ada's book", ["ada"]),
+        ("nobody", ["ben"]),
+    ],
+)
+def test_who_is_addressed(text: str, names: list[str]):
+    assert [c.id for c in addressed(text, CAST, BEN, "last")] == names
+
+
+def test_nobody_named():
+    assert addressed("hm", CAST, None, "last") == [ADA]
+    assert addressed("hm", CAST, BEN, "all") == CAST
+    assert addressed("hm", [ADA, EVE], BEN, "last") == [ADA]  # the last has left
+
+
+def test_the_characters_that_ship_can_be_read_and_have_a_picture():
+    everybody = characters.read(ROOT / "configs" / "characters")
+    assert len(everybody) >= 4
+    for character in everybody.values():
+        assert character.prompt
+        assert character.greeting
+        assert (ROOT / "static" / character.picture).is_file()
+    assert len({str(c.voice) for c in everybody.values()}) == len(everybody)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name = 'X'", "prompt"),
+        ("name = 'X'\nprompt = 5", "prompt"),
+        ("name = 'X'\nprompt = ''\n[voice]\nmethod = 'magic'", "voice.method"),
+        ("name = [", "x.toml"),
+    ],
+)
+def test_a_character_that_is_wrong_is_named(tmp_path: Path, text: str, complaint: str):
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        characters.read(tmp_path)
+
+
+def test_the_meter_lets_real_time_through_for_ever():
+    meter = Meter(2.0, 0.0)
+    assert all(meter.take(20, i * 0.02) == 0 for i in range(10_000))
+
+
+def test_the_meter_lets_a_burst_through_then_slows_then_refuses():
+    meter = Meter(2.0, 0.0)
+    assert meter.take(BURST_MS, 0.0) == 0
+    assert meter.take(1_000, 0.0) == pytest.approx(0.5)
+    with pytest.raises(LimitError, match=r"server\.flood"):
+        deque((meter.take(1_000, 0.0) for _ in range(100)), maxlen=0)
+
+
+def test_the_meter_forgives_who_waits():
+    meter, now = Meter(2.0, 0.0), 0.0
+    for _ in range(200):
+        now += max(meter.take(1_000, now), 0.5)
+
+
+def frame(reply: int, at: float = 0.0) -> e.Audio:
+    return e.Audio(reply, at, b"\0\0")
+
+
+async def test_control_overtakes_audio_and_audio_keeps_its_order():
+    box = Outbox(4)
+    for at in range(3):
+        await box.put(frame(1, at))
+    box.tell(e.Pong())
+    assert [type(await box.get()), *[(await box.get()).start_ms for _ in range(3)]] == [e.Pong, 0, 1, 2]  # type: ignore[attr-defined]
+
+
+async def test_a_full_audio_lane_blocks_until_there_is_room():
+    box = Outbox(1)
+    await box.put(frame(1))
+    waiting = asyncio.create_task(box.put(frame(1, 1)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await box.get()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
+    box = Outbox(8)
+    await box.put(frame(1))
+    await box.put(e.ReplyDone(1, "x", 1))
+    await box.put(frame(2))
+    box.silence(2)
+    await box.put(frame(2))
+    box.tell(e.ReplyText(2, "late"))
+    box.tell(e.ReplyInterrupted(2, 0, "", "", "client"))
+    told = [await box.get() for _ in range(len(box))]
+    assert [type(x) for x in told] == [e.ReplyInterrupted, e.Audio, e.ReplyDone]
+    assert box.frames_dropped == 1
+
+
+def test_pcm_there_and_back():
+    samples = np.array([0, 0.5, -1.0, 1.0, 2.0], np.float32)
+    assert audio.to_float(audio.to_pcm(samples)).tolist() == pytest.approx([0, 0.5, -1, 1, 1], abs=1e-4)
+    assert len(audio.to_float(b"\1\2\3")) == 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100, 48_000])
+def test_resampling_in_pieces_is_resampling_the_whole(rate: int):
+    tone = audio.to_pcm(np.sin(np.arange(16_000) / 20).astype(np.float32) * 0.5)
+    pieces = audio.Resampler(16_000, rate)
+    out = b"".join(pieces.push(tone[i : i + 640]) for i in range(0, len(tone), 640)) + pieces.push(b"", last=True)
+    whole = audio.resample(tone, 16_000, rate)
+    assert len(out) == len(whole) == rate * 2
+    assert np.abs(audio.to_float(out) - audio.to_float(whole)).max() < 1e-3
+
+
+def test_wav_there_and_back_and_nonsense():
+    pcm = audio.to_pcm(np.linspace(-1, 1, 100, dtype=np.float32))
+    assert audio.read_wav(audio.wav(pcm, 22_050)) == (pcm, 22_050)
+    with pytest.raises(ValueError, match="not a WAV"):
+        audio.read_wav(b"RIFFnope")
+
+
+class Opinion:
+    """A semantic end-of-turn model with one answer."""
+
+    def __init__(self, complete: float) -> None:
+        self.complete_, self.asked = complete, list[int]()
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def complete(self, samples) -> float:
+        self.asked.append(len(samples))
+        return self.complete_
+
+
+@pytest.mark.parametrize(("complete", "wait"), [(0.9, 0.25), (0.1, 1.5)])
+def test_a_semantic_model_is_asked_in_the_lull(complete: float, wait: float):
+    model = Opinion(complete)
+    it = Talk(fakes.rack(turnend=model), turn={"speculative": False})
+    it.say("hello there")
+    began = it._now
+    _, told = it.quiet(3).go()
+    assert told.at(e.TranscriptFinal) - began == pytest.approx(wait, abs=0.06)
+    assert model.asked[0] >= 16_000 * 0.4
+
+
+def test_without_its_opinion_the_silence_decides():
+    from server.errors import EngineError
+
+    class Broken(Opinion):
+        async def complete(self, samples) -> float:
+            raise EngineError("no opinion")
+
+    it = Talk(fakes.rack(turnend=Broken(0)), turn={"speculative": False})
+    it.say("hello there")
+    began = it._now
+    _, told = it.quiet(3).go()
+    assert told.at(e.TranscriptFinal) - began == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_microphone_that_comes_faster_than_it_is_heard_loses_the_oldest_and_counts():
+    class Slow(fakes.FakeVAD):
+        async def push(self, frame) -> float:
+            await asyncio.sleep(1)
+            return 0.0
+
+    it = Talk(fakes.rack(vad=Slow()))
+    session, _ = it.quiet(12).go()
+    assert session.hearing.dropped_ms == pytest.approx(12_000 - 5_000 - 12 * 32, abs=500)
