@@ -152,7 +152,8 @@ class TurnMetrics(Event):
 
     def body(self) -> dict[str, Any]:
         """The stages lie beside `turn` and `reply`, not under a name of their own."""
-        return Event.body(self) | self.stages
+        told = Event.body(self)
+        return {name: value for name, value in told.items() if name != "stages"} | self.stages
 
 
 @dataclass(frozen=True)

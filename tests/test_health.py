@@ -82,6 +82,7 @@ async def test_a_turn_is_in_the_metrics_stage_by_stage() -> None:
         assert [b - a for a, b in zip(before, after, strict=True)] == [1] * len(names)
         metrics = told[-1]
         assert metrics["turn"] == 1
+        assert "stages" not in metrics
         assert 0 <= metrics["first_token"] <= metrics["first_audio"] <= metrics["first_sent"]
 
 
