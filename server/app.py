@@ -26,7 +26,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     Raises `ConfigError`, `EngineUnavailable`."""
     rack = rack or Rack.of(settings)
     lobby = Lobby(settings.server.sessions, settings.server.resume_s)
-    everybody = characters.read(settings.characters.directory)
+    everybody = characters.read(settings.characters.directory, settings.tts.engine)
     characters.chosen(everybody, settings.characters.active)
     tiers, connections = mount(settings, rack, everybody)
     conversation = Conversation(rack, lobby, everybody, settings)

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from server.pipelines.engines import Voice
 
 @dataclass(frozen=True)
 class Character:
-    """One character, as a file of `configs/characters/` describes it. `picture` is a path the page can show."""
+    """One character, as a file of `configs/characters/` describes it. `picture` is a path the page can show; `voices`
+    are those that `voice` gives way to where the TTS engine is the one they are named after."""
 
     id: str
     name: str
@@ -25,6 +26,11 @@ class Character:
     picture: str = ""
     aliases: tuple[str, ...] = ()
     voice: Voice = field(default_factory=Voice)
+    voices: Mapping[str, Voice] = field(default_factory=dict)
+
+    def on(self, engine: str) -> "Character":
+        """The same, as it sounds on the TTS engine `engine`."""
+        return replace(self, voice=self.voices[engine]) if engine in self.voices else self
 
     def card(self) -> dict[str, Any]:
         """What a client is told."""
@@ -34,22 +40,24 @@ class Character:
 _character = TypeAdapter(Character)
 
 
-def read(directory: Path) -> dict[str, Character]:
-    """The characters of `directory`, by id, in the order of their file names. Raises `ConfigError`, naming the file."""
+def read(directory: Path, engine: str = "") -> dict[str, Character]:
+    """The characters of `directory`, by id, in the order of their file names, as they sound on the TTS engine `engine`.
+
+    Raises `ConfigError`, naming the file."""
     if not (paths := sorted(directory.glob("*.toml"))):
         raise ConfigError(f"no characters in {directory}: characters.directory must hold *.toml files")
     characters = {character.id: character for character in map(_read_one, paths)}
     if len(characters) < len(paths):
         raise ConfigError(f"{directory}: two characters share an id")
-    return characters
+    return {id: character.on(engine) for id, character in characters.items()}
 
 
 def _read_one(path: Path) -> Character:
     try:
         table = tomllib.loads(path.read_text())
-        voice = table.get("voice", {})
-        if reference := voice.get("reference"):
-            voice["reference"] = path.parent / reference
+        for voice in (table.get("voice", {}), *table.get("voices", {}).values()):
+            if reference := voice.get("reference"):
+                voice["reference"] = path.parent / reference
         return _character.validate_python({"id": path.stem, **table})
     except ValidationError as error:
         first = error.errors()[0]

@@ -54,7 +54,7 @@ async def examine(
     yield await reach(host or settings.server.host, port if port is not None else settings.server.port)
     everybody = {}
     try:
-        everybody = characters.read(settings.characters.directory)
+        everybody = characters.read(settings.characters.directory, settings.tts.engine)
         characters.chosen(everybody, settings.characters.active)
         yield Finding("ok", "characters", ", ".join(everybody))
     except ConfigError as error:

@@ -51,7 +51,7 @@ async def speech(settings: Settings, text: str, character: str = "", engine: str
     tts = load("tts", chosen.engine, chosen.options)
     await tts.start()
     try:
-        return await _spoken(tts, chosen.engine, manner(settings, who, chosen, voice), text)
+        return await _spoken(tts, chosen.engine, manner(settings, who, chosen.engine, voice), text)
     finally:
         await tts.stop()
 
@@ -63,10 +63,13 @@ def engine_for(settings: Settings, name: str) -> EngineSettings:
     return settings.tts if name in ("", settings.tts.engine) else EngineSettings(engine=name)
 
 
-def manner(settings: Settings, who: Character, engine: EngineSettings, voice: str) -> Voice:
-    """How `who` sounds on `engine`: what is written for another engine's knobs is left out."""
-    own = engine_for(settings, who.voice.engine).engine == engine.engine
-    return replace(who.voice, name=voice or (who.voice.name if own else ""), options=who.voice.options if own else {})
+def manner(settings: Settings, who: Character, engine: str, name: str) -> Voice:
+    """How `who` sounds on `engine`, in the voice `name` if that is given: what is written for another engine is left
+    out."""
+    voice = who.on(engine).voice
+    if engine not in who.voices and engine_for(settings, voice.engine).engine != engine:
+        voice = replace(voice, name="", options={})
+    return replace(voice, name=name or voice.name)
 
 
 async def _spoken(tts: TTS, engine: str, voice: Voice, text: str) -> Told:

@@ -13,10 +13,10 @@ FLOORS = [  # from the ground up; a module imports from its own floor and from t
     {"errors", "audio"},
     {"pipelines"},
     {"events", "commands", "timeline", "limits", "telemetry", "spoken", "outbox", "characters", "history"},
-    {"settings", "access", "rack", "cast"},
-    {"reply", "answer", "podium", "transcriber", "ear", "floor", "hearing", "session", "lobby"},
+    {"settings", "access", "rack", "cast", "clients"},
+    {"bill", "turns", "reply", "answer", "podium", "transcriber", "ear", "floor", "hearing", "session", "lobby"},
     {"ws", "http"},
-    {"app", "serve"},
+    {"app", "services", "serve"},
     {"say", "trials", "doctor", "linacodec_cli"},
     {"__main__"},
 ]

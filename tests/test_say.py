@@ -1,14 +1,17 @@
 """`say`: a text by any engine and character, into a file or the loudspeaker."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from server import say
+from server import characters, say
 from server.audio import milliseconds, read_wav, to_float
+from server.characters import Character
 from server.errors import ConfigError, EngineUnavailable, TTSError
+from server.pipelines.engines import Voice
 from server.settings import ROOT, EngineSettings, Settings
 
 TEXT = "Good morning to you all."
@@ -36,13 +39,31 @@ async def test_the_first_character_is_the_default() -> None:
     assert abs(len(default.pcm) - len(ada.pcm)) < 400  # espeak differs by a few samples from call to call
 
 
-async def test_another_engine_is_not_given_the_characters_knobs() -> None:
+async def test_a_character_has_its_own_voice_on_another_engine() -> None:
     try:
-        told = await say.speech(settings(), TEXT, "ada", engine="flite", voice="rms")
+        told = {who: await say.speech(settings(), TEXT, who, engine="flite") for who in ("ada", "finn", "vera")}
     except EngineUnavailable as error:
         pytest.skip(str(error))
-    assert (told.engine, told.rate) == ("flite", 16_000)
-    assert loudness(told.pcm) > 0.01
+    assert {t.engine for t in told.values()} == {"flite"}
+    assert len({t.pcm for t in told.values()}) == 3
+    assert all(loudness(t.pcm) > 0.01 for t in told.values())
+
+
+def test_what_is_written_for_another_engine_is_left_out() -> None:
+    knobs = Character("x", "X", "", voice=Voice(name="en", speed=1.1, options={"pitch": 50}))
+    assert say.manner(settings(), knobs, "espeak", "") == knobs.voice
+    assert say.manner(settings(), knobs, "flite", "") == Voice(speed=1.1)
+    assert say.manner(settings(), knobs, "flite", "rms") == Voice(name="rms", speed=1.1)
+    both = replace(knobs, voices={"flite": Voice(name="awb", options={"pitch": 0.9})})
+    assert say.manner(settings(), both, "flite", "") == Voice(name="awb", options={"pitch": 0.9})
+    assert say.manner(settings(), both, "flite", "rms").name == "rms"
+
+
+def test_the_characters_that_ship_have_a_voice_on_every_engine() -> None:
+    everybody = characters.read(ROOT / "configs" / "characters", "kokoro")
+    assert len({c.voice.name for c in everybody.values()}) == 4
+    for engine in ("flite", "kokoro", "pocket_tts", "openai", "higgs"):
+        assert all(engine in c.voices for c in everybody.values()), engine
 
 
 def test_engines_by_module_and_by_name() -> None:
