@@ -152,7 +152,7 @@ class TurnMetrics(Event):
 
     def body(self) -> dict[str, Any]:
         """The stages lie beside `turn` and `reply`, not under a name of their own."""
-        told = Event.body(self)
+        told = super().body()
         return {name: value for name, value in told.items() if name != "stages"} | self.stages
 
 

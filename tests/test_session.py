@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from server import events as e
-from server.errors import LimitError, LLMError
+from server.errors import LimitError, LLMError, STTError
 from server.pipelines.engines import Message
 from tests import fakes
 from tests.talk import Talk, Told
@@ -222,6 +222,87 @@ def test_the_final_text_decides_over_the_draft():
     assert lines(session)[0] == ("user", "hello", False)
 
 
+def test_a_peek_that_comes_too_late_drafts_nothing():
+    stt = fakes.FakeSTT(delay=0.4)
+    it, llm = talk("Fine.", stt=stt)
+    it.say("hello").quiet(0.25).say("there").quiet(3).go()
+    assert [m[-1].content for m in llm.seen] == ["hello there"]
+
+
+def test_an_answer_that_begins_while_the_user_talks_on_is_held():
+    it, llm = talk("Never said.", "Both then.", stt=fakes.FakeSTT(delay=0.3), turn={"speculative": False})
+    _session, told = it.say("tell me").quiet(0.6).say("about the sea please now").quiet(4).go()
+    assert told.of(e.ReplyPaused)[0].reply == 1
+    assert told.audio(1) == b""
+    assert told.of(e.ReplyInterrupted)[0].reply == 1
+    assert llm.seen[-1][-1].content == "tell me\nabout the sea please now"
+
+
+def test_a_cough_while_an_answer_begins_does_not_stop_it():
+    it, _ = talk("Both then.", stt=fakes.FakeSTT(delay=0.3), turn={"speculative": False})
+    _, told = it.say("tell me").quiet(0.6).pcm(fakes.hum(250)).quiet(4).go()
+    assert [type(x) for x in told.of(e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted)] == [
+        e.ReplyPaused,
+        e.ReplyResumed,
+    ]
+    assert fakes.words(told.audio()) == ["both", "then"]
+
+
+def test_what_came_before_the_voice_was_noticed_is_recognised_too():
+    class Late(fakes.FakeVAD):
+        """Notices a word when most of it has gone by."""
+
+        voiced = 0
+
+        async def push(self, frame) -> float:
+            self.voiced = self.voiced + 1 if await super().push(frame) else 0
+            return float(self.voiced > 5)
+
+    llm = fakes.FakeLLM("Fine.")
+    it = Talk(fakes.rack(llm, vad=Late()), turn={"confirm_ms": 32})
+    _, told = it.quiet(0.5).say("hello").quiet(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello"]
+
+
+def test_nothing_of_a_false_start_is_in_the_next_turn():
+    it, _ = talk("Fine.", turn={"confirm_ms": 300})
+    _, told = it.quiet(0.3).say("click").quiet(1).say("hello there").quiet(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+
+
+def test_a_recogniser_that_breaks_while_it_listens_is_told_once():
+    class Broken(fakes.FakeSTT):
+        def open(self, language):
+            recogniser = super().open(language)
+
+            async def feed(pcm: bytes) -> None:
+                raise STTError("the recogniser broke")
+
+            recogniser.feed = feed
+            return recogniser
+
+    it, llm = talk("Fine.", stt=Broken())
+    _, told = it.say("hello there").quiet(2).go()
+    assert [x.code for x in told.of(e.Error)] == ["stt_failed"]
+    assert llm.seen == []
+
+
+def test_a_draft_is_dropped_when_something_else_is_said():
+    it, llm = talk("Draft.", "Fine.")
+    session, told = it.say("hello").quiet(0.3).send("say", text="Dinner.").quiet(3).go()
+    assert fakes.words(told.audio())[-1] == "fine"
+    assert lines(session)[-2:] == [("user", "hello", False), ("assistant", "Fine.", False)]
+    assert llm.open_now == 0
+
+
+def test_a_typed_turn_stops_the_reply_at_once_even_while_speech_is_still_being_understood():
+    it, _ = talk(COUNT, "Fine.", stt=fakes.FakeSTT(delay=1.0))
+    it.send("user.text", text="count").quiet(0.5).say("hey").quiet(0.7)
+    at = it._now
+    _, told = it.send("user.text", text="Enough.").quiet(4).go()
+    assert told.at(e.ReplyInterrupted) - at < 0.01
+
+
 def test_a_typed_turn_interrupts():
     it, _ = talk()
     session, told = it.say("count please").quiet(2).send("user.text", text="Enough.").quiet(2).go()
@@ -357,7 +438,7 @@ def test_an_update_is_answered_and_a_wrong_one_changes_nothing():
 def test_a_client_may_bring_its_own_backchannels():
     it, _ = talk()
     it.send("session.update", interrupt={"backchannels": ["hup"]})
-    session, told = it.say("count please").quiet(2).say("hup").quiet(0.8).say("yeah").quiet(2).go()
+    _session, told = it.say("count please").quiet(2).say("hup").quiet(0.8).say("yeah").quiet(2).go()
     assert told.last(e.SessionUpdated).interrupt["backchannels"] == ["hup"]
     assert [x.reason for x in told.of(e.ReplyResumed)] == ["backchannel"]
     assert told.last(e.ReplyInterrupted).reason == "speech"
