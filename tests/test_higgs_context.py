@@ -58,16 +58,6 @@ class Talk:
         return stream
 
 
-def _afresh(stream: Stream) -> Codes:
-    """The rows of the same prompt on a machine that knows nothing."""
-    stage = Stage(slots=1)
-    again = stage.stream(stream.text, stream.how, limit=LIMIT)
-    again.prompt = stream.prompt
-    stage.scheduler.submit(again)
-    stage.run()
-    return again.said.array()
-
-
 def test_continuing_reads_only_what_is_new() -> None:
     talk = Talk(Stage(slots=2), object(), _rolling())
     last, ended = talk.say("It begins here."), 0
@@ -79,7 +69,7 @@ def test_continuing_reads_only_what_is_new() -> None:
         if last.said.ended:  # the last row, two tokens that end its turn, and the new turn
             ended += 1
             assert sum(talk.reads) == 3 + len(prompts().turn(stream.text))
-        assert np.array_equal(stream.said.array(), _afresh(stream)), turn
+        assert talk.stage.as_alone(stream), turn
         last = stream
     assert ended, "no utterance came to its end: choose other seeds"
 
@@ -91,7 +81,7 @@ def test_a_voice_is_read_once_for_all_conversations() -> None:
     other = Talk(stage, voice, _rolling())
     stream = other.say("A second one, with the same voice.")
     assert sum(other.reads) == len(stream.prompt) - len(_head())
-    assert np.array_equal(stream.said.array(), _afresh(stream))
+    assert stage.as_alone(stream)
 
 
 def test_dropping_the_oldest_goes_back_to_the_voice() -> None:
@@ -100,7 +90,7 @@ def test_dropping_the_oldest_goes_back_to_the_voice() -> None:
     said, back = [], []
     for i in range(7):
         said.append(talk.say(f"{i} is the number.", seed=i))
-        assert np.array_equal(said[-1].said.array(), _afresh(said[-1])), i
+        assert talk.stage.as_alone(said[-1]), i
         known = len(said[-1].prompt) - sum(talk.reads)
         back.append(known < len(_head()) + 10)
     assert back == [True, False, False, False, True, False, True]
@@ -116,7 +106,7 @@ def test_an_interruption_leaves_the_context_as_it_was() -> None:
     cut.cancelled = True
     talk.stage.run()
     after = talk.say("And this one follows.", seed=2)
-    assert np.array_equal(after.said.array(), _afresh(after))
+    assert talk.stage.as_alone(after)
     assert sum(talk.reads) == len(prompts().turn(after.text)), "the context had to be read again"
 
 
@@ -174,4 +164,4 @@ def test_nothing_kept_is_nothing_lost() -> None:
     for turn in range(3):
         stream = talk.say(f"Number {turn}.", seed=turn)
         assert sum(talk.reads) == len(stream.prompt)
-        assert np.array_equal(stream.said.array(), _afresh(stream))
+        assert talk.stage.as_alone(stream)

@@ -59,7 +59,7 @@ def test_many_at_once_equal_each_alone(how: object) -> None:
     streams = [stage.say(t, h, limit=30 + 3 * i) for i, (t, h) in enumerate(zip(texts, hows, strict=True))]
     stage.run()
     for i, stream in enumerate(streams):
-        assert np.array_equal(stream.said.array(), alone(texts[i], hows[i], limit=30 + 3 * i)), i
+        assert stage.as_alone(stream), i
 
 
 def test_a_seed_decides_what_is_drawn() -> None:
@@ -72,22 +72,20 @@ RUN = 18  # rows
 
 @pytest.mark.parametrize("how", [GREEDY, drawn(5)], ids=["greedy", "drawn"])
 def test_joining_at_every_row_changes_nothing(how: object) -> None:
-    first, second = alone(TEXTS[0], how, limit=RUN), alone(TEXTS[1], how, limit=RUN)  # type: ignore[arg-type]
-    for row in range(1, len(first)):
+    for row in range(1, len(alone(TEXTS[0], how, limit=RUN))):  # type: ignore[arg-type]
         stage = Stage(slots=3)
         one = stage.say(TEXTS[0], how, limit=RUN)  # type: ignore[arg-type]
         stage.until(lambda one=one, row=row: len(one.said) >= row)  # type: ignore[misc]
         other = stage.say(TEXTS[1], how, limit=RUN)  # type: ignore[arg-type]
         stage.run()
-        assert np.array_equal(one.said.array(), first), row
-        assert np.array_equal(other.said.array(), second), row
+        assert stage.as_alone(one), row
+        assert stage.as_alone(other), row
 
 
 def test_leaving_at_every_row_changes_nothing() -> None:
     """The first of three ends after `row` rows; the highest slot moves down when that makes the batch smaller."""
-    wanted = [alone(TEXTS[i], drawn(i), limit=RUN) for i in range(3)]
     moved = 0
-    for row in range(2, len(wanted[0])):
+    for row in range(2, len(alone(TEXTS[0], drawn(0), limit=RUN))):
         stage = Stage(slots=4)
         streams = [stage.say(TEXTS[i], drawn(i), limit=row if i == 0 else RUN) for i in range(3)]
         stage.scheduler.tick()
@@ -95,15 +93,12 @@ def test_leaving_at_every_row_changes_nothing() -> None:
         while any(not s.complete for s in streams):
             stage.scheduler.tick()
             moved += streams[2].slot is not None and before is not None and streams[2].slot < before
-        assert np.array_equal(streams[0].said.array(), wanted[0][:row]), row
-        for i in (1, 2):
-            assert np.array_equal(streams[i].said.array(), wanted[i]), (row, i)
+        assert all(stage.as_alone(stream) for stream in streams), row
     assert moved, "no stream ever moved to another slot"
 
 
 def test_cancelling_at_every_row_frees_the_slot_at_once_and_changes_nothing() -> None:
-    wanted = [alone(TEXTS[i], drawn(i), limit=RUN) for i in range(3)]
-    for row in range(1, len(wanted[0])):
+    for row in range(1, len(alone(TEXTS[0], drawn(0), limit=RUN))):
         stage = Stage(slots=2)
         one, two = (stage.say(TEXTS[i], drawn(i), limit=RUN) for i in range(2))
         three = stage.say(TEXTS[2], drawn(2), limit=RUN)  # waits: both slots are taken
@@ -117,8 +112,8 @@ def test_cancelling_at_every_row_frees_the_slot_at_once_and_changes_nothing() ->
         stage.run()
         assert len(one.said) == made
         assert len(one.outlet.pieces) == given  # type: ignore[attr-defined]
-        assert np.array_equal(two.said.array(), wanted[1]), row
-        assert np.array_equal(three.said.array(), wanted[2]), row
+        assert stage.as_alone(two), row
+        assert stage.as_alone(three), row
 
 
 def test_a_full_outlet_holds_the_stream_and_its_result() -> None:
@@ -131,12 +126,11 @@ def test_a_full_outlet_holds_the_stream_and_its_result() -> None:
     assert not stage.scheduler.tick(), "a scheduler that has nothing to do must say so"
     held.outlet.full = False  # type: ignore[misc]
     stage.run()
-    assert np.array_equal(held.said.array(), alone(TEXTS[0], drawn(1)))
-    assert np.array_equal(free.said.array(), alone(TEXTS[1], drawn(2)))
+    assert stage.as_alone(held)
+    assert stage.as_alone(free)
 
 
 def test_a_prompt_read_in_pieces_is_the_prompt_read_whole() -> None:
-    whole = alone(TEXTS[1], drawn(3), before=_recorded())
     for size in (1, 7, 64, 100):
         stage = Stage(slots=2)
         stage.clock.piece = lambda spare, size=size: size  # type: ignore[method-assign, misc]
@@ -147,7 +141,24 @@ def test_a_prompt_read_in_pieces_is_the_prompt_read_whole() -> None:
             rounds += 1
         assert rounds == -(-len(stream.prompt) // size)
         stage.run()
-        assert np.array_equal(stream.said.array(), whole), size
+        assert stage.as_alone(stream), size
+
+
+def test_a_prompt_is_read_beside_running_rows_into_a_slot_that_was_used() -> None:
+    """The batch runs over the slot that is being filled, whose last stream left its position behind."""
+    stage = Stage(slots=2)
+    first = stage.say(TEXTS[0], drawn(0), limit=12)
+    running = stage.say(TEXTS[1], drawn(2), limit=60)
+    stage.clock.piece = lambda spare: 16  # type: ignore[method-assign, assignment]
+    new = stage.say(TEXTS[3], drawn(3), limit=20, before=_recorded())
+    stage.until(lambda: new.slot is not None)
+    assert (first.slot, new.slot, running.slot) == (None, 0, 1)
+    rows = len(running.said)
+    stage.until(lambda: not new.reading)
+    assert len(running.said) > rows + 5
+    stage.run()
+    assert stage.as_alone(new)
+    assert stage.as_alone(running)
 
 
 def test_a_row_of_many_slots_is_one_graph() -> None:

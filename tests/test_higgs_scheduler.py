@@ -4,7 +4,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
@@ -13,7 +12,7 @@ pytest.importorskip("transformers", reason="pip install -e .[test]")
 from server.errors import EngineBusy, TTSError
 from server.pipelines.tts._higgs.clock import LARGEST, SMALLEST, Clock
 from server.pipelines.tts._higgs.step import buckets
-from tests.higgs.stage import Stage, alone, drawn
+from tests.higgs.stage import Stage, drawn
 
 TEXT = "A sentence of some length, spoken by many."
 
@@ -130,7 +129,7 @@ def _all_well(stage: Stage) -> None:
     """The machine goes on as if nothing had been."""
     later = stage.say("Later.", drawn(9), limit=20)
     stage.run()
-    assert np.array_equal(later.said.array(), alone("Later.", drawn(9), limit=20))
+    assert stage.as_alone(later)
     assert stage.scheduler.active == 0
 
 
@@ -146,12 +145,12 @@ def test_no_memory_for_a_prompt_costs_that_utterance_at_most(times: int) -> None
     stage.run()
     handle.remove()
     if times == 1:  # freeing what was kept was enough
-        assert np.array_equal(new.said.array(), alone("Too much.", drawn(1), limit=30))
+        assert stage.as_alone(new)
     else:
         assert isinstance(new.outlet.error, TTSError)  # type: ignore[attr-defined]
         assert new.outlet.error.code == "tts_out_of_memory"  # type: ignore[attr-defined]
         assert "slots" in str(new.outlet.error)  # type: ignore[attr-defined]
-    assert np.array_equal(running.said.array(), alone(TEXT, drawn(0), limit=30))
+    assert stage.as_alone(running)
     _all_well(stage)
 
 
@@ -168,7 +167,7 @@ def test_no_memory_for_a_row_costs_the_youngest_at_most(times: int) -> None:
         if stream in lost:
             assert stream.outlet.error.code == "tts_out_of_memory"  # type: ignore[attr-defined]
         else:
-            assert np.array_equal(stream.said.array(), alone(TEXT, drawn(i), limit=30)), i
+            assert stage.as_alone(stream), i
     _all_well(stage)
 
 

@@ -66,7 +66,7 @@ async def test_it_is_an_engine_that_speaks(engine: Any) -> None:
     assert (engine.rate, engine.streams, engine.active, engine.waiting) == (RATE, 4, 0, 0)
     assert engine.row_ms > 0
     assert "streams in real time" in engine.about
-    speaker = engine.open(Voice(name="ben", seed=1))
+    speaker = engine.open(Voice(name="slate", seed=1))
     pieces = await _said(speaker)
     total = milliseconds(b"".join(piece.pcm for piece in pieces), RATE)
     assert total > 0
@@ -231,11 +231,11 @@ async def test_a_clone_is_encoded_once_and_its_prompt_read_once(engine: Any, tmp
         ({"method": "clone", "reference": "long.wav"}, "reference_s"),
         ({"method": "clone", "reference": "good.wav", "transcript": " "}, "voice.transcript"),
         ({"method": "description"}, "voice.speaker"),
-        ({"method": "preset", "name": "nobody"}, "there are: carol, dave, ada"),
+        ({"method": "preset", "name": "nobody"}, "there are: carol, dave, amber"),
         ({"method": "preset", "name": "dave"}, "dave.txt is missing"),
-        ({"temperature": -1.0, "name": "ada"}, "voice.temperature"),
-        ({"top_p": 0.0, "name": "ada"}, "voice.top_p"),
-        ({"options": {"window": 99}, "name": "ada"}, "voice.options.window"),
+        ({"temperature": -1.0, "name": "amber"}, "voice.temperature"),
+        ({"top_p": 0.0, "name": "amber"}, "voice.top_p"),
+        ({"options": {"window": 99}, "name": "amber"}, "voice.options.window"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -270,10 +270,10 @@ async def test_presets_are_recordings_of_a_folder_or_words(tmp_path: Path) -> No
     (tmp_path / "carol.txt").write_text("Carol says this.")
     engine = await _engine(presets=str(tmp_path))
     try:
-        assert list(engine.voices())[:2] == ["carol", "ada"]
+        assert list(engine.voices())[:2] == ["carol", "amber"]
         first = engine.open(Voice(options={"variant": "f3"}))  # another engine's knobs are none of ours
         assert first._timbre.transcript == "Carol says this."
-        assert engine.open(Voice(name="mia"))._timbre.recording is None
+        assert engine.open(Voice(name="spark"))._timbre.recording is None
         assert await _said(first)
     finally:
         await engine.stop()
@@ -318,11 +318,28 @@ async def test_a_missing_card_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"step": "fast"}, {"slots": -1}, {"length": 10}, {"headroom": 0.0}, {"presets": "/no/such"}], ids=str
+    "option",
+    [
+        {"step": "fast"},
+        {"slots": -1},
+        {"length": 10},
+        {"headroom": 0.0},
+        {"presets": "/no/such"},
+        {"slots": "many"},
+        {"local_files_only": "perhaps"},
+        {"top_p": "high"},
+    ],
+    ids=str,
 )
 def test_a_wrong_option_is_named(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         load("tts", "higgs", _options(**option))
+
+
+def test_options_may_come_from_the_environment() -> None:
+    engine = load("tts", "higgs", _options(slots="8", headroom="0.5", local_files_only="true", context="3"))
+    options = engine._options
+    assert (options.slots, options.headroom, options.local_files_only, options.taste.context) == (8, 0.5, True, 3)
 
 
 async def test_metrics_show_who_speaks_and_who_waits(engine: Any) -> None:

@@ -99,6 +99,18 @@ class Stage:
         self.scheduler.submit(stream)
         return stream
 
+    def kept(self, stream: Stream) -> Any:
+        """The KV of all its tokens, as it was kept for its speaker; None if it was not."""
+        kept = self.keeping.prefixes._kept.get(stream.speaker)
+        return None if kept is None else kept.kv
+
+    def as_alone(self, stream: Stream) -> bool:
+        """Whether a finished stream has the rows, and left the KV, that it would have had by itself."""
+        rows, kv = _alone(stream.text, stream.prompt.tobytes(), stream.how, stream.limit)
+        ours = self.kept(stream)
+        left = ours is None or (ours.shape == kv.shape and float((ours - kv).abs().max()) < 1e-4)
+        return left and np.array_equal(stream.said.array(), rows)
+
     def until(self, reached: Callable[[], object], rounds: int = 1000) -> None:
         """Tick until `reached`."""
         for _ in range(rounds):
@@ -115,12 +127,20 @@ class Stage:
         raise AssertionError("the scheduler never came to rest")
 
 
-def alone(text: str, how: Sampling = GREEDY, **more: Any) -> Codes:
-    """The rows of an utterance that has the machine to itself."""
+@functools.lru_cache(256)
+def _alone(text: str, prompt: bytes, how: Sampling, limit: int) -> tuple[Codes, Any]:
     stage = Stage(slots=1)
-    stream = stage.say(text, how, **more)
+    stream = stage.stream(text, how, limit=limit)
+    stream.prompt = np.frombuffer(prompt, np.int64).reshape(-1, 9).copy()
+    stage.scheduler.submit(stream)
     stage.run()
-    return stream.said.array()
+    return stream.said.array(), stage.kept(stream)
+
+
+def alone(text: str, how: Sampling = GREEDY, limit: int = 40, before: Codes | None = None) -> Codes:
+    """The rows of an utterance that has the machine to itself."""
+    stream = Stage(slots=1).stream(text, how, limit=limit, before=before)
+    return _alone(text, stream.prompt.tobytes(), how, limit)[0]
 
 
 def generated(prompt: Codes, rows: int) -> Codes:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.errors import EngineUnavailable
@@ -114,15 +113,8 @@ def create(
     """The engine, not yet started. docs/gpu.md says what each option does.
 
     Raises `EngineUnavailable` for a missing package, `ConfigError` for a wrong option."""
+    given = dict(locals())
     weights.check_packages()
-    from server.pipelines.tts._higgs.options import Options
-    from server.pipelines.tts._higgs.timbre import Taste
+    from server.pipelines.tts._higgs.options import options
 
-    taste = Taste(temperature=temperature, top_p=top_p, top_k=top_k, context=context, reference_s=reference_s)
-    folder = Path(presets).expanduser() if presets else None
-    return HiggsTTS(
-        Options(
-            model, codec, device, dtype, local_files_only, step, slots, length, streams, headroom, max_seconds, wait_s,
-            ahead_s, keep_gb, folder, taste,
-        )
-    )  # fmt: skip
+    return HiggsTTS(options(given))

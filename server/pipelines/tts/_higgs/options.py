@@ -1,7 +1,9 @@
 """The engine's options, as the `[tts]` table of a configuration gives them, checked."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from server.errors import ConfigError
 from server.pipelines.tts._higgs.timbre import Taste
@@ -44,3 +46,11 @@ class Options:
         }
         for message in (text for text, bad in wrong.items() if bad):
             raise ConfigError(f"[tts] {message}")
+
+
+def options(given: Mapping[str, Any]) -> Options:
+    """The options as `create` takes them. Raises `ConfigError`."""
+    made = dict(given)
+    taste = Taste(**{field.name: made.pop(field.name) for field in fields(Taste) if field.name in made})
+    presets = made.pop("presets")
+    return Options(**made, presets=Path(presets).expanduser() if presets else None, taste=taste)

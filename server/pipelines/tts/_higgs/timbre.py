@@ -12,10 +12,10 @@ from server.pipelines.tts._higgs.sampler import WINDOW, Sampling
 
 # Voices in words, so that there is one without any recording. A recording holds its timbre far better.
 DESCRIBED = {
-    "ada": "feminine; warm, clear; moderate pitch; calm pace; close to the microphone",
-    "ben": "masculine; deep, relaxed; low pitch; unhurried; close to the microphone",
-    "mia": "feminine; bright, lively; higher pitch; quick; smiling",
-    "leo": "masculine; friendly, young; moderate pitch; energetic",
+    "amber": "feminine; warm, clear; moderate pitch; calm pace; close to the microphone",
+    "slate": "masculine; deep, relaxed; low pitch; unhurried; close to the microphone",
+    "spark": "feminine; bright, lively; higher pitch; quick; smiling",
+    "field": "masculine; friendly, young; moderate pitch; energetic",
 }
 
 
