@@ -1,0 +1,322 @@
+"""The pipecat services in real pipecat pipelines, before real servers: what is heard, what the context keeps."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+pipecat = pytest.importorskip("pipecat", reason='pipecat is not installed: pip install -e ".[pipecat]"')
+
+from pipecat.frames.frames import (  # noqa: E402
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InterruptionFrame,
+    LLMRunFrame,
+    OutputAudioRawFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+    TTSUpdateSettingsFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline  # noqa: E402
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker  # noqa: E402
+from pipecat.processors.aggregators.llm_context import LLMContext  # noqa: E402
+from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair  # noqa: E402
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor  # noqa: E402
+from pipecat.services.settings import TTSSettings  # noqa: E402
+from pipecat.transports.base_output import BaseOutputTransport  # noqa: E402
+from pipecat.transports.base_transport import TransportParams  # noqa: E402
+from pipecat.workers.runner import WorkerRunner  # noqa: E402
+
+from server.clients.pipecat import (  # noqa: E402
+    ParleyAdaptiveTTSService,
+    ParleyHTTPTTSService,
+    ParleyLLMService,
+    ParleyTTSService,
+)
+from server.clients.pipecat.words import Tokens  # noqa: E402
+from server.clients.speech import SpokenWord  # noqa: E402
+from server.http import adaptive  # noqa: E402
+from server.http import speech as speech_http  # noqa: E402
+from server.pipelines.studio import Studio  # noqa: E402
+from server.pipelines.tts import espeak  # noqa: E402
+from server.ws import chunked_llm  # noqa: E402
+from server.ws import speech as speech_ws  # noqa: E402
+from tests.fakes import FakeLLM, FakeTTS, words  # noqa: E402
+from tests.services import serving, until  # noqa: E402
+
+RATE = 16_000
+ANSWER = (
+    "One two three four five six seven eight nine ten. "
+    "Eleven twelve thirteen fourteen. Fifteen sixteen seventeen eighteen nineteen twenty."
+)
+TTS = {"websocket": ParleyTTSService, "http": ParleyHTTPTTSService, "adaptive": ParleyAdaptiveTTSService}
+
+
+class Loudspeaker(BaseOutputTransport):
+    """Plays what comes, in real time, and remembers it."""
+
+    def __init__(self) -> None:
+        super().__init__(TransportParams(audio_out_enabled=True, audio_out_sample_rate=RATE))
+        self.heard = b""
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        self.heard += frame.audio
+        await asyncio.sleep(len(frame.audio) / 2 / RATE)
+        return True
+
+
+class Notes(FrameProcessor):
+    """Every frame that passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.frames.append(frame)
+        await self.push_frame(frame, direction)
+
+    def of(self, *kinds: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, kinds)]
+
+
+class Bot:
+    """A pipeline of a model, a voice and a loudspeaker, with its context."""
+
+    def __init__(self, worker: PipelineWorker, context: LLMContext, speaker: Loudspeaker, notes: Notes) -> None:
+        self.worker, self.context, self.speaker, self.notes = worker, context, speaker, notes
+
+    async def ask(self, text: str = "Count, please.") -> None:
+        self.context.add_message({"role": "user", "content": text})
+        await self.worker.queue_frame(LLMRunFrame())
+
+    @property
+    def heard(self) -> list[str]:
+        return words(self.speaker.heard)
+
+    @property
+    def kept(self) -> list[str]:
+        """What the context says the assistant said, message by message."""
+        return [str(m["content"]) for m in self.context.get_messages() if m["role"] == "assistant"]
+
+
+@asynccontextmanager
+async def servers(llm: FakeLLM, tts: Any) -> AsyncIterator[int]:
+    studio = Studio({"fake" if isinstance(tts, FakeTTS) else "espeak": tts})
+    routes = [
+        *speech_http.routes(studio), *adaptive.routes(studio), *speech_ws.routes(studio),
+        *chunked_llm.routes(llm),
+    ]  # fmt: skip
+    async with serving(routes) as url:
+        yield int(url.rpartition(":")[2])
+
+
+def voice(kind: str, port: int, **options: Any) -> Any:
+    url = f"ws://127.0.0.1:{port}/ws/tts/stream" if kind == "websocket" else f"http://127.0.0.1:{port}"
+    return TTS[kind](url=url, sample_rate=RATE, **options)
+
+
+@asynccontextmanager
+async def bot(
+    kind: str, llm: FakeLLM | None = None, tts: FakeTTS | None = None, **options: Any
+) -> AsyncIterator[tuple[Bot, FakeLLM, FakeTTS]]:
+    llm, tts = llm or FakeLLM(ANSWER, delay=0.005, first=0.02), tts or FakeTTS(speed=20)
+    async with servers(llm, tts) as port:
+        context = LLMContext([{"role": "system", "content": "Count."}])
+        pair, speaker, notes = LLMContextAggregatorPair(context), Loudspeaker(), Notes()
+        model = ParleyLLMService(url=f"ws://127.0.0.1:{port}/ws/llm", **options)
+        pipeline = Pipeline([pair.user(), model, voice(kind, port), notes, speaker, pair.assistant()])
+        worker = PipelineWorker(
+            pipeline, cancel_on_idle_timeout=False, params=PipelineParams(audio_out_sample_rate=RATE)
+        )
+        async with running(worker):
+            yield Bot(worker, context, speaker, notes), llm, tts
+        bill.append(model.bill)
+
+
+bill: list[Any] = []
+
+
+@asynccontextmanager
+async def running(worker: PipelineWorker) -> AsyncIterator[None]:
+    started = asyncio.Event()
+    worker.add_event_handler("on_pipeline_started", lambda worker, frame: started.set())
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    task = asyncio.ensure_future(runner.run())
+    try:
+        async with asyncio.timeout(20):
+            await started.wait()
+            yield
+            await worker.queue_frame(EndFrame())
+            await task
+    finally:
+        if not task.done():
+            await worker.cancel()
+            await asyncio.wait([task], timeout=5)
+
+
+async def spoken(kind: str, text: str) -> Notes:
+    """`text` spoken by the real espeak, in a pipeline of its own."""
+    engine, notes = espeak.create(), Notes()
+    await engine.start()
+    try:
+        async with servers(FakeLLM(), engine) as port:
+            service = voice(kind, port, settings=TTSSettings(voice="aria"))
+            worker = PipelineWorker(
+                Pipeline([service, notes]), cancel_on_idle_timeout=False,
+                params=PipelineParams(audio_out_sample_rate=RATE),
+            )  # fmt: skip
+            async with running(worker):
+                await worker.queue_frame(TTSSpeakFrame(text))
+                await until(lambda: notes.of(TTSStoppedFrame), 10)
+    finally:
+        await engine.stop()
+    return notes
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_a_voice_speaks_and_its_words_pass_with_the_times_they_sound(kind: str) -> None:
+    text = "Good evening, “Dr. Smith”. It is 3.50 now; there was no more."
+    notes = await spoken(kind, text)
+    audio = notes.of(TTSAudioRawFrame)
+    assert notes.of(TTSStartedFrame)
+    assert {frame.sample_rate for frame in audio} == {RATE}
+    total = sum(len(frame.audio) for frame in audio) / 2 / RATE
+    assert 2 < total < 8
+    told = notes.of(TTSTextFrame)
+    assert " ".join(frame.text.strip() for frame in told).split() == text.split()
+    times = [frame.pts for frame in told]
+    assert times == sorted(times)
+    assert 1 < (times[-1] - times[0]) / 1e9 < total
+    assert not notes.of(ErrorFrame)
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_the_whole_loop_is_heard_and_kept(kind: str) -> None:
+    async with bot(kind) as (b, llm, tts):
+        await b.ask()
+        expected = ANSWER.lower().replace(".", "").split()
+        await until(lambda: len(b.heard) >= len(expected), 12)
+        await until(lambda: b.kept, 5)
+        assert b.heard == expected
+        assert b.kept == [ANSWER]
+        assert not b.notes.of(ErrorFrame)
+        assert "Count, please." in str(llm.seen[-1])
+    assert tts.open_now == tts.speaking == llm.open_now == 0
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_an_interruption_is_silence_at_once_and_the_context_keeps_what_was_heard(kind: str) -> None:
+    async with bot(kind, llm=FakeLLM("word " * 3 + ANSWER * 4, "Very well.", delay=0.03)) as (b, llm, tts):
+        await b.ask()
+        await until(lambda: len(b.heard) >= 5, 12)
+        await b.worker.queue_frame(InterruptionFrame())
+        await until(lambda: not tts.speaking and not llm.open_now, 3)  # both halves have stopped
+        await until(lambda: b.kept, 3)
+        heard, kept = b.heard, b.kept[0].lower().replace(".", "").split()
+        assert abs(len(kept) - len(_expanded(heard))) <= 2
+        assert llm.produced < 50
+        at = len(b.speaker.heard)
+        await asyncio.sleep(0.3)
+        assert len(b.speaker.heard) == at
+        await b.ask("Stop.")
+        await until(lambda: b.heard[-2:] == ["very", "well"], 8)
+        await until(lambda: len(b.kept) == 2, 5)
+        assert b.kept[1] == "Very well."
+
+
+def _expanded(heard: list[str]) -> list[str]:
+    """The fake voice's three equal words in a row are heard as one."""
+    return ["word"] * 2 + heard if heard and heard[0] == "word" else heard
+
+
+async def test_two_turns_in_a_row_keep_their_words_apart() -> None:
+    async with bot("websocket", llm=FakeLLM("First answer here.", "Second one.")) as (b, _, _):
+        await b.ask()
+        await until(lambda: len(b.kept) == 1, 8)
+        await b.ask()
+        await until(lambda: len(b.kept) == 2, 8)
+        assert b.kept == ["First answer here.", "Second one."]
+        assert b.heard == ["first", "answer", "here", "second", "one"]
+
+
+async def test_the_model_rests_while_it_is_heard() -> None:
+    answer = " ".join(f"Sentence {n} has six words here." for n in range(8))
+    async with bot("websocket", llm=FakeLLM(answer, delay=0.001), ahead_s=1.0) as (b, llm, _):
+        await b.ask()
+        await until(lambda: len(b.heard) > 6, 10)
+        assert 0 < llm.produced < len(answer.split())  # it waits
+        await b.worker.queue_frame(InterruptionFrame())
+        await until(lambda: not llm.open_now, 3)
+    assert bill[-1].rested_ms > 0
+
+
+async def test_another_voice_from_the_middle_of_a_turn_on() -> None:
+    async with bot("websocket") as (b, _, tts):
+        opened: list[Any] = []
+        _watch(tts, opened.append)
+        await b.ask()
+        await until(lambda: len(b.heard) >= 2, 8)
+        await b.worker.queue_frame(TTSUpdateSettingsFrame(delta=TTSSettings(voice="leo")))
+        await b.ask()
+        await until(lambda: b.heard.count("twenty") == 2, 18)
+        assert len(opened) >= 2
+
+
+def _watch(tts: FakeTTS, seen: Callable[[Any], None]) -> None:
+    open_ = tts.open
+
+    def opened(voice: Any) -> Any:
+        seen(voice)
+        return open_(voice)
+
+    tts.open = opened  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_a_voice_that_breaks_is_an_error_and_the_next_turn_is_spoken(kind: str) -> None:
+    async with bot(kind, llm=FakeLLM("EXPLODE now.", "Fine again.")) as (b, _, _):
+        errors: list[Any] = []
+        b.worker.add_event_handler("on_pipeline_error", lambda worker, frame: errors.append(frame))
+        await b.ask()
+        await until(lambda: errors, 8)
+        await b.worker.queue_frame(InterruptionFrame())
+        await asyncio.sleep(0.1)
+        await b.ask()
+        await until(lambda: b.heard == ["fine", "again"], 8)
+
+
+async def test_a_model_that_fails_is_an_error_and_the_next_turn_is_answered() -> None:
+    async with bot("websocket", llm=FakeLLM(RuntimeError("no"), "Well.")) as (b, _, _):
+        errors: list[Any] = []
+        b.worker.add_event_handler("on_pipeline_error", lambda worker, frame: errors.append(frame))
+        await b.ask()
+        await until(lambda: errors, 8)
+        await b.ask()
+        await until(lambda: b.heard == ["well"], 8)
+
+
+async def test_the_model_answers_out_of_band_too() -> None:
+    async with servers(FakeLLM("A summary of it."), FakeTTS()) as port:
+        model = ParleyLLMService(url=f"ws://127.0.0.1:{port}/ws/llm")
+        context = LLMContext([{"role": "user", "content": [{"type": "text", "text": "Sum up."}]}])
+        assert (await model.run_inference(context) or "").strip() == "A summary of it."
+        await model._answers.__aexit__()
+
+
+def test_an_engine_s_words_become_the_words_of_the_text() -> None:
+    tokens = Tokens("“Well, there was 3.50 left.”")
+    told = tokens.at([SpokenWord("Well", 1, 5, 0, 200), SpokenWord("there was", 7, 16, 200, 400)])
+    assert told == [("“Well,", 0.0), ("there", 0.2), ("was", pytest.approx(0.333, abs=0.01))]
+    told = tokens.at([SpokenWord("3", 17, 18, 400, 500), SpokenWord("50", 19, 21, 500, 600)], offset_s=1)
+    assert told == [("3.50", 1.4)]
+    assert tokens.rest(2, 3) == [("left.”", 2.0)]
+    assert tokens.rest(3, 4) == []
