@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.applications import Starlette
-from starlette.routing import Mount, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import WebSocketRoute
 
 from server import characters, services
 from server.errors import LimitError
-from server.http import health
+from server.http import health, page
 from server.http.tiers.mount import mount
 from server.lobby import Lobby
 from server.rack import Rack
@@ -43,7 +42,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
         WebSocketRoute("/ws", conversation.__call__),
         *tiers,
         *services.routes(settings, rack, everybody),
-        Mount("/", StaticFiles(directory=ROOT / "static", html=True)),
+        page.mount(ROOT / "static"),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.lobby, app.state.rack, app.state.settings = lobby, rack, settings

@@ -33,11 +33,12 @@ class Lobby:
         self.emptied = asyncio.Event()
         self.emptied.set()
 
-    def admit(self) -> None:
-        """Raises `LimitError` when no further conversation can be had."""
+    def admit(self, id: str = "") -> None:
+        """Raises `LimitError` when no further conversation can be had; one that goes on as `id` is none."""
         if self.closing:
             raise LimitError("the server is restarting; connect again in a moment", code="restart", close=1012)
-        if len(self.sessions) >= self._limit:
+        others = sum(session.id != id for session in self.sessions)
+        if others >= self._limit:
             REFUSED.labels("full").inc()
             text = f"{self._limit} conversations are under way, as many as this server takes (server.sessions)"
             raise LimitError(text, code="full", close=1013, retry_after=5)
@@ -60,8 +61,7 @@ class Lobby:
         """Its socket is gone; it may be taken up again for a while."""
         if self._resume_s and session.history.entries:
             self._lost[session.id] = Lost(session.history, list(session.cast.present), now + self._resume_s)
-        for id in [id for id, lost in self._lost.items() if lost.until < now][: len(self._lost)]:
-            del self._lost[id]
+        self._lost = {id: lost for id, lost in self._lost.items() if lost.until >= now}
         while len(self._lost) > KEPT:
             del self._lost[next(iter(self._lost))]
 

@@ -125,6 +125,13 @@ async def test_the_session_beyond_the_limit_is_told_1013_and_why():
             await four.until("session.created")
 
 
+async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
+    async with serving(server={"sessions": 1}) as server, connected(address(server)) as lost:
+        id = (await lost.until("session.created"))["session"]
+        async with connected(address(server), f"?session={id}") as back:
+            assert (await back.until("session.created"))["resumed"] is True
+
+
 async def test_a_flood_is_throttled_and_then_closed():
     async with serving() as server, connected(address(server)) as client:
         await client.until("session.created")
@@ -268,6 +275,8 @@ async def test_health_and_metrics():
         page = await http.get("/")
         assert page.status_code == 200
         assert "<!doctype html>" in page.text.lower()
+        assert page.headers["cache-control"] == "no-cache"
+        assert "default-src 'self'" in page.headers["content-security-policy"]
 
 
 async def _gone(server) -> None:

@@ -56,7 +56,7 @@ class Conversation:
             raise LimitError("a token is needed: ?token=..., or Authorization: Bearer ...", code="unauthorized")
         if not self.rack.ready:
             raise LimitError("the engines are still starting", code="starting", close=1013, retry_after=2)
-        self.lobby.admit()
+        self.lobby.admit(socket.query_params.get("session", ""))
 
     async def _converse(self, wire: "_Wire") -> None:
         clock = asyncio.get_running_loop().time
