@@ -61,7 +61,7 @@ class Api:
 
     def __init__(self, outputs=(), per_look=1, cold=2, end="COMPLETED", error=None, aggregate=False):
         self.outputs, self.per_look, self.cold, self.end, self.error = list(outputs), per_look, cold, end, error
-        self.aggregate = aggregate
+        self.aggregate, self.pause = aggregate, 0.0
         self.looks, self.submitted, self.cancelled, self.busy = 0, [], [], 0
 
     def app(self) -> Starlette:
@@ -81,6 +81,7 @@ class Api:
 
     async def stream(self, request):
         self.looks += 1
+        await asyncio.sleep(self.pause)
         if self.looks <= self.cold:
             return JSONResponse({"id": "job-1", "status": "IN_QUEUE", "stream": []})
         now, self.outputs = self.outputs[: self.per_look], self.outputs[self.per_look :]
