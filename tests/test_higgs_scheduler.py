@@ -110,6 +110,46 @@ def test_nothing_is_decoded_of_a_cancelled_stream() -> None:
     assert (len(decoded), len(stream.outlet.pieces)) == (count, given)  # type: ignore[attr-defined]
 
 
+def test_a_piece_that_is_being_decoded_when_its_stream_is_cancelled_is_not_given_out() -> None:
+    stage = Stage(slots=2)
+    decode, held = stage.codec.decode, [True]
+
+    class Slow:
+        def __init__(self, windows: Any) -> None:
+            self._done = decode(windows)
+
+        @property
+        def ready(self) -> bool:
+            return not held[0]
+
+        def result(self) -> Any:
+            return self._done.result()
+
+    stage.codec.decode = Slow  # type: ignore[method-assign, assignment]
+    cut, other = stage.say(TEXT, drawn(0), limit=40), stage.say(TEXT, drawn(2), limit=40)
+    stage.until(lambda: cut.decoding and other.decoding)
+    cut.cancelled = True
+    stage.scheduler.tick()
+    held[0] = False
+    stage.run()
+    assert not cut.outlet.pieces  # type: ignore[attr-defined]
+    assert other.outlet.pieces  # type: ignore[attr-defined]
+    assert other.complete
+
+
+def test_cancelling_while_the_prompt_is_read_frees_the_slot_at_once() -> None:
+    stage = Stage(slots=1)
+    stage.clock.piece = lambda spare: 16  # type: ignore[method-assign, assignment]
+    cut, waiting = stage.say(TEXT, drawn(0), limit=20), stage.say(TEXT, drawn(1), limit=20)
+    stage.scheduler.tick()
+    assert cut.reading
+    cut.cancelled = True
+    stage.scheduler.tick()
+    assert (cut.slot, waiting.slot) == (None, 0)
+    stage.run()
+    assert stage.as_alone(waiting)
+
+
 # --- memory
 
 
