@@ -101,7 +101,8 @@ async def _speaks(tts: Any, cast: list[Character]) -> str:
     finally:
         for speaker in speakers:
             await speaker.close()
-    return f"speaks for {', '.join(c.name for c in cast) or 'nobody'}"
+    about = getattr(tts, "about", "")  # what an engine has to say of its machine: card, memory, streams in real time
+    return f"speaks for {', '.join(c.name for c in cast) or 'nobody'}" + (f"; {about}" if about else "")
 
 
 async def _codes(codec: Any) -> str:

@@ -60,3 +60,28 @@ def test_the_compose_file_brings_up_both(settings: Settings) -> None:
     for variable in (name for name in given if name.startswith("PARLEY_")):
         table, key = variable.removeprefix("PARLEY_").lower().split("_", 1)
         assert key in getattr(settings, table).model_dump(), variable
+
+
+async def test_doctor_tells_of_the_machine_and_what_is_missing(settings: Settings, tmp_path: Path) -> None:
+    """Card, memory, versions, weights and streams: by trying the engine, on the tiny weights here."""
+    from server.errors import EngineUnavailable
+    from server.settings import EngineSettings
+    from server.trials import trials, tried
+    from tests.higgs import tiny
+
+    options = {"engine": "higgs", "model": str(tiny.folder()), "local_files_only": True, "max_seconds": 2}
+    here = settings.model_copy(update={"tts": EngineSettings(**options)})
+    cast = list(characters.read(settings.characters.directory).values())
+    work = next(work for kind, _, _, work in trials(here, cast) if kind == "tts")
+    told, well = await tried("tts", here.tts, work)
+    assert well
+    for part in (
+        "speaks for Ada, Finn, Vera",
+        "cpu without a card",
+        "torch 2.",
+        "transformers 5.",
+        "streams in real time",
+    ):
+        assert part in told
+    with pytest.raises(EngineUnavailable, match="hf download"):
+        await tried("tts", EngineSettings(**options | {"model": str(tmp_path)}), work)

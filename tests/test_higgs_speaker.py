@@ -311,6 +311,21 @@ async def test_missing_weights_are_told_with_the_command(tmp_path: Path) -> None
         await _engine(model="nobody/has-this")
 
 
+async def test_a_card_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, *_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+
+    from transformers import HiggsAudioV2ForConditionalGeneration
+
+    with monkeypatch.context() as small:
+        small.setattr(HiggsAudioV2ForConditionalGeneration, "to", full)
+        with pytest.raises(EngineUnavailable, match="12 GB must be free"):
+            await _engine()
+    monkeypatch.setattr("server.pipelines.tts._higgs.machine.Slots", full)
+    with pytest.raises(EngineUnavailable, match="slots, length"):
+        await _engine()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
 async def test_a_missing_card_is_told() -> None:
     with pytest.raises(EngineUnavailable, match="sees no card"):

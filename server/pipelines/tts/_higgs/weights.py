@@ -68,6 +68,7 @@ def load(model: str, codec: str, device: str, dtype: str, local: bool) -> Weight
     ask the hub. Blocking, seconds to minutes. Raises `EngineUnavailable`."""
     check_packages()
     shim.usable()
+    import torch
     from transformers import HiggsAudioV2ForConditionalGeneration, HiggsAudioV2TokenizerModel
 
     place = pick_device(device)
@@ -79,6 +80,11 @@ def load(model: str, codec: str, device: str, dtype: str, local: bool) -> Weight
             model, dtype=pick_dtype(dtype, place), local_files_only=local, attn_implementation="sdpa"
         )
         return Weights(speech.to(place).eval(), sound, _processor(model, sound, settings, local), place)
+    except torch.OutOfMemoryError as error:
+        raise EngineUnavailable(
+            f"[tts] device = {device!r} has no memory for the model: 12 GB must be free in bfloat16, before any slots; "
+            f"end what else uses it, or name another card ({error})"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
             f"[tts] model = {model!r} cannot be loaded: {error}. Name a folder that holds it, or: hf download {model}"
