@@ -35,8 +35,8 @@ async def ears(socket, answer: wave.Wave_write) -> None:
         match event["type"]:
             case "transcript.final":
                 print("you: ", event["text"] or "(nothing understood)")
-            case "reply.audio":
-                answer.setparams((1, 2, event["rate"], 0, "NONE", ""))
+            case "session.created":
+                answer.setparams((1, 2, event["output_rate"], 0, "NONE", ""))
             case "reply.sentence":
                 print("them:", event["text"])
             case "error":
