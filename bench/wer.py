@@ -89,10 +89,11 @@ async def listen(recogniser, voice: str, said: str, pcm: bytes, figures: Figures
 
 async def speakers(engine, made: dict[tuple[str, str], bytes], at_once: int, figures: Figures) -> None:
     """Each speaker is one voice that says its share of the sentences with one recogniser."""
+    voices = sorted({voice for voice, _ in made})
+    parts = -(-at_once // len(voices))
     shares: list[list[tuple[str, str]]] = []
-    for voice in sorted({voice for voice, _ in made}):
+    for voice in voices:
         mine = [key for key in made if key[0] == voice]
-        parts = max(1, at_once // len({voice for voice, _ in made}))
         shares += [mine[i::parts] for i in range(parts)]
     room = asyncio.Semaphore(at_once)
 

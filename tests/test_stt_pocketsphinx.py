@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 
+import pocketsphinx
 import pytest
 import pytest_asyncio
 
+from bench.wer import word_errors
 from server.audio import to_float, to_pcm
 from server.errors import ConfigError, EngineUnavailable, STTError
 from server.pipelines.engines import load
-from tests.speech import say, silence
+from server.pipelines.stt._worker import AUDIO, BEGIN, END, Hearing
+from tests.speech import JFK, human, say, silence
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HEAR, WEATHER, COFFEE = (
@@ -107,6 +110,32 @@ async def test_nobody_is_heard_worse_for_who_spoke_before(engine):
         await whispering.finish()
     for voice in ("slt", "rms", "slt"):  # each a stranger, on the decoder that heard the whispering
         assert (await hear(engine, HEAR, voice)) == "can you hear me now"
+
+
+async def test_the_mean_of_a_new_voice_is_its_own():
+    pcm = say("Please tell me a story about a dragon.")
+    hearing = Hearing({"fwdflat": False})
+    hearing.answer(BEGIN, b"")
+    hearing.answer(AUDIO, pcm)
+    _, answer = hearing.answer(END, b"")
+    whole = pocketsphinx.Decoder(pocketsphinx.Config(loglevel="FATAL", cmn="batch"))
+    whole.start_utt()
+    whole.process_raw(pcm, full_utt=True)
+    whole.end_utt()
+    ours, theirs = ([float(x) for x in text.split(",")] for text in (answer.split("\n")[0], whole.get_cmn()))
+    assert ours == pytest.approx(theirs, abs=0.6)
+    assert abs(ours[0] - 40) > 3  # which is where it started
+
+
+async def test_a_human_voice_is_understood_from_its_first_words(engine):
+    if (pcm := human()) is None:
+        pytest.skip("the human recording is not at hand")
+    recogniser = engine.open("en")
+    await feed(recogniser, pcm)
+    heard = (await recogniser.finish()).text
+    await recogniser.close()
+    said = "".join(c for c in JFK.lower() if c.isalpha() or c == " ")
+    assert word_errors(said, heard) <= 9  # of 22; 19 without a mean of its own
 
 
 async def test_nothing_said_is_an_empty_text(engine):

@@ -22,9 +22,10 @@ def known() -> VoiceMean:
 class Decoder:
     """Answers the steps of an utterance as a decoder would: its text tells how much it has heard."""
 
-    def __init__(self, utterance: Utterance, wordless: bool = False) -> None:
+    def __init__(self, utterance: Utterance, wordless: bool = False, word: str = "w") -> None:
         self.utterance = utterance
         self.wordless = wordless
+        self.word = word
         self.means: list[str] = []
         self.heard: list[bytes] = []  # audio of each time it began
         self.largest = 0
@@ -46,7 +47,7 @@ class Decoder:
                 self.utterance.ended("50,6,7", self.text())
 
     def text(self) -> str:
-        return "" if self.wordless else f"w{len(self.heard[-1]) // SECOND}"
+        return "" if self.wordless else f"{self.word}{len(self.heard[-1]) // SECOND}"
 
 
 def ramp(length: int, start: int = 0) -> bytes:
@@ -84,7 +85,7 @@ def test_what_waited_is_caught_up_in_pieces():
 def test_a_new_voice_is_heard_twice_and_its_mean_is_kept():
     mean = VoiceMean()
     utterance = Utterance(mean)
-    decoder = Decoder(utterance)
+    decoder = Decoder(utterance, word="oh w")
     audio = ramp(3 * SECOND)
     for i in range(0, len(audio), 1024):
         utterance.push(audio[i : i + 1024])
@@ -135,6 +136,19 @@ def test_noise_without_words_says_nothing_about_a_voice():
     Decoder(utterance, wordless=True).run()
     assert utterance.result == ""
     assert mean.value == ""
+
+
+def test_a_cough_is_not_what_a_voice_is_remembered_by():
+    mean = VoiceMean()
+    for word, kept in (("if", ""), ("oh w", "50,6,7")):
+        utterance = Utterance(mean)
+        utterance.push(ramp(SECOND))
+        utterance.end()
+        decoder = Decoder(utterance, word=word)
+        decoder.run()
+        assert decoder.means == ["", "50,6,7"]
+        assert utterance.result == f"{word}1"
+        assert mean.value == kept
 
 
 def test_a_long_utterance_is_several_segments_and_one_text():

@@ -13,6 +13,7 @@ CHUNK = SECOND // 8  # at most this at once, so that who catches up delays the o
 SEGMENT = 30 * SECOND  # a decoder's work grows with the utterance, and this is also what a dead one must hear again
 BACKLOG = 60 * SECOND  # what may wait for a decoder; beyond it the oldest is dropped and counted
 ACQUAINTANCE = SECOND * 3 // 2  # so much of a new voice tells its cepstral mean
+VOICED = 2  # words that make a voice: a cough is heard as one, and must not be what it is remembered by
 LATE = 6 * SECOND  # after so much it is no longer worth hearing again
 
 Step = tuple[Literal["begin", "audio", "end"], bytes]
@@ -21,8 +22,8 @@ _numbers = itertools.count(1)
 
 @dataclass
 class VoiceMean:
-    """The cepstral mean of a speaker: what the microphone and the room add to everything said. Without it one word in
-    seven is misheard, with it one in twelve, so it is kept from one utterance to the next."""
+    """The cepstral mean of a speaker: what voice, microphone and room add to everything said. Without it twice as many
+    words are misheard, so it is kept from one utterance to the next."""
 
     value: str = ""
 
@@ -47,6 +48,7 @@ class Utterance:
     result: str | None = None  # the final text, once there
     deaths: int = 0  # decoders that died on it
     dropped: int = 0  # bytes
+    _learnt: str = ""  # the mean of a new voice, from this utterance
     _before: str = ""  # the text of the segments before this one
     _audio: bytearray = field(default_factory=bytearray)
     _sent: int = 0
@@ -84,7 +86,7 @@ class Utterance:
             return None
         if not self._begun:
             self._begun = True
-            return "begin", self.mean.value.encode()
+            return "begin", (self.mean.value or self._learnt).encode()
         if self._learns():
             self._learning = True
             return self._end()
@@ -98,7 +100,8 @@ class Utterance:
     def _learns(self) -> bool:
         """A new voice is heard twice: once for its mean, and once more with it."""
         enough = self._sent >= ACQUAINTANCE or (self._ending and self.settled)
-        return not self.mean.value and bool(self.text) and enough and self._sent < LATE
+        known = self.mean.value or self._learnt
+        return not known and bool(self.text) and enough and self._sent < LATE
 
     def _end(self) -> Step:
         self._awaited = "end"
@@ -112,11 +115,12 @@ class Utterance:
     def ended(self, mean: str, text: str) -> None:
         """The decoder's answer to `end`."""
         self._awaited = ""
-        if self._learning or clean(text):  # noise without words says nothing about a voice
-            self.mean.value = mean
         if self._learning:
+            self._learnt = mean
             self.replay()
             return
+        if len(clean(text).split()) >= (1 if self.mean.value else VOICED):
+            self.mean.value = mean
         self.text = self._before = _join(self._before, clean(text))
         del self._audio[: self._sent]
         self._sent, self._begun = 0, False

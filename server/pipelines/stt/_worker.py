@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 HEADER = struct.Struct("<BBII")
 
-BEGIN = 1  # cepstral mean (text, may be empty): a new utterance
+BEGIN = 1  # the voice's cepstral mean (text; empty: a new voice); a new utterance
 AUDIO = 2  # PCM at 16 kHz; answered by TEXT
 END = 3  # answered by FINAL
 DROP = 4  # forget the utterance; no answer
@@ -26,6 +26,9 @@ TEXT = 11  # the text so far
 FINAL = 12  # the cepstral mean, a newline, the final text
 FAILED = 13  # what went wrong; the utterance is dropped
 
+PRIOR = 500  # frames that the decoder takes the mean it is given to stand for
+EXACT = 300  # frames until which it does no more than add to them
+
 
 class Hearing:
     """One decoder, and the utterance it is in."""
@@ -34,13 +37,14 @@ class Hearing:
         import pocketsphinx
 
         self._decoder = pocketsphinx.Decoder(pocketsphinx.Config(loglevel="FATAL", **options))
-        self._mean = self._decoder.get_cmn()  # of a voice that nobody has heard yet
-        self._open = False
+        self._anybody = self._decoder.get_cmn()  # the mean of no voice in particular
+        self._new = self._open = False
 
     def answer(self, what: int, body: bytes) -> tuple[int, str] | None:
         if what == BEGIN:
             self._drop()
-            self._decoder.set_cmn(body.decode() or self._mean)
+            self._new = not body
+            self._decoder.set_cmn(body.decode() or self._anybody)
             self._decoder.start_utt()
             self._open = True
         elif what == AUDIO:
@@ -48,7 +52,7 @@ class Hearing:
             return TEXT, self._text()
         elif what == END:
             self._drop()
-            return FINAL, f"{self._decoder.get_cmn(True)}\n{self._text()}"
+            return FINAL, f"{self._mean()}\n{self._text()}"
         elif what == DROP:
             self._drop()
         return None
@@ -57,6 +61,18 @@ class Hearing:
         if self._open:
             self._open = False
             self._decoder.end_utt()
+
+    def _mean(self) -> str:
+        """The voice's mean after this utterance. Of a new voice it is that of its own frames alone, for which the
+        average that it started from is taken out again."""
+        mixed, frames = self._decoder.get_cmn(True), self._decoder.n_frames()
+        if not self._new or not 0 < frames <= EXACT:
+            return str(mixed)
+        start = map(float, self._anybody.split(","))
+        own = [
+            a + (b - a) * (PRIOR + frames) / frames for a, b in zip(start, map(float, mixed.split(",")), strict=True)
+        ]
+        return ",".join(f"{value:.4f}" for value in own)
 
     def _text(self) -> str:
         best = self._decoder.hyp()
