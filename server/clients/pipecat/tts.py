@@ -21,7 +21,7 @@ from pipecat.utils.types import is_given
 
 from server.audio import milliseconds
 from server.clients.link import ConnectionLost, Refused
-from server.clients.pipecat.words import Tokens
+from server.clients.pipecat.words import Playout, Times, Tokens
 from server.clients.speech import Complete, Created, Done, Event, Failed, Lost, Speech, Words
 from server.errors import ParleyError
 
@@ -39,7 +39,8 @@ class _Turn:
     id: str
     texts: list[Tokens] = field(default_factory=list)
     begin_s: float = 0.0  # of the segment at hand
-    made_s: float = 0.0
+    playout: Playout = field(default_factory=Playout)
+    words: Times = field(default_factory=list)  # whose audio is about to come
 
 
 class ParleyTTSService(TTSService):
@@ -163,14 +164,16 @@ class ParleyTTSService(TTSService):
                 self._now = self._coming.popleft() if self._coming else None
                 self._unclaimed = self._now is None
             case bytes() if turn:
-                turn.made_s += milliseconds(event, self.sample_rate) / 1000
+                turn.playout.add(milliseconds(event, self.sample_rate) / 1000, asyncio.get_running_loop().time())
                 audio = TTSAudioRawFrame(event, self.sample_rate, 1, context_id=turn.id)
                 await self.append_to_audio_context(turn.id, audio)
+                await self._tell(turn)
             case Words(segment=segment, words=words) if turn and segment <= len(turn.texts):
-                await self.add_word_timestamps(turn.texts[segment - 1].at(words), turn.id)
+                turn.words += turn.texts[segment - 1].at(words)
             case Complete(segment=segment) if turn and segment <= len(turn.texts):
-                await self.add_word_timestamps(turn.texts[segment - 1].rest(turn.begin_s, turn.made_s), turn.id)
-                turn.begin_s = turn.made_s
+                turn.words += turn.texts[segment - 1].rest(turn.begin_s, turn.playout.made_s)
+                turn.begin_s = turn.playout.made_s
+                await self._tell(turn)
             case Done():
                 self._unclaimed = False
                 await self._end(turn)
@@ -181,6 +184,11 @@ class ParleyTTSService(TTSService):
             case Lost():
                 await self.push_error(error_msg="Parley: the connection was lost while it spoke")
                 await self._end_all()
+
+    async def _tell(self, turn: _Turn) -> None:
+        """The words whose audio has come, with the times they sound."""
+        words, turn.words = [(word, turn.playout.at(place)) for word, place in turn.words], []
+        await self.add_word_timestamps(words, turn.id)
 
     async def _end(self, turn: _Turn | None) -> None:
         if turn is None:

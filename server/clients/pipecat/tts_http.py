@@ -13,7 +13,7 @@ from pipecat.services.tts_service import TextAggregationMode, TTSService
 from server.audio import milliseconds
 from server.clients.http_speech import AdaptiveStream, HTTPSpeech
 from server.clients.pipecat.tts import asked
-from server.clients.pipecat.words import Tokens
+from server.clients.pipecat.words import Playout, Times, Tokens
 from server.errors import ParleyError
 
 
@@ -41,6 +41,11 @@ class _OverHTTP(TTSService):
         await super().cancel(frame)
         await self._http.__aexit__()
 
+    async def _tell(self, words: Times, playout: Playout, context_id: str) -> Times:
+        """Pass on the words whose audio has come, with the times they sound. None are left."""
+        await self.add_word_timestamps([(word, playout.at(place)) for word, place in words], context_id)
+        return []
+
     def _asked(self) -> dict[str, Any]:
         return {"sample_rate": self.sample_rate} | asked(self._settings)
 
@@ -57,30 +62,30 @@ class ParleyHTTPTTSService(_OverHTTP):
         **options: Any,
     ) -> None:
         super().__init__(url=url, token=token, settings=settings, push_stop_frames=True, **options)
-        self._made_s: dict[str, float] = {}  # audio of each context so far
+        self._playouts: dict[str, Playout] = {}  # of each context
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        begin_s = made_s = self._made_s.get(context_id, 0.0)
-        tokens = Tokens(text)
+        playout = self._playouts.setdefault(context_id, Playout())
+        begin_s, tokens, words = playout.made_s, Tokens(text), Times()
         try:
             async with aclosing(self._http.events(text, **self._asked())) as events:
                 await self.start_tts_usage_metrics(text)
                 async for event in events:
                     if isinstance(event, bytes):
-                        made_s += milliseconds(event, self.sample_rate) / 1000
+                        playout.add(milliseconds(event, self.sample_rate) / 1000, asyncio.get_running_loop().time())
                         yield TTSAudioRawFrame(event, self.sample_rate, 1, context_id=context_id)
+                        words = await self._tell(words, playout, context_id)
                     else:
-                        await self.add_word_timestamps(tokens.at(event.words, begin_s), context_id)
+                        words += tokens.at(event.words, begin_s)
         except ParleyError as error:
             yield ErrorFrame(error=f"Parley: {error}")
-        await self.add_word_timestamps(tokens.rest(begin_s, made_s), context_id)
-        self._made_s[context_id] = made_s
+        await self._tell(words + tokens.rest(begin_s, playout.made_s), playout, context_id)
 
     async def on_audio_context_completed(self, context_id: str) -> None:
-        self._made_s.pop(context_id, None)
+        self._playouts.pop(context_id, None)
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
-        self._made_s.pop(context_id, None)
+        self._playouts.pop(context_id, None)
 
 
 @dataclass
@@ -91,7 +96,6 @@ class _Open:
     resources: AsyncExitStack
     tokens: Tokens = field(default_factory=Tokens)
     reading: asyncio.Task[None] | None = None
-    made_s: float = 0.0
 
 
 class ParleyAdaptiveTTSService(_OverHTTP):
@@ -161,18 +165,20 @@ class ParleyAdaptiveTTSService(_OverHTTP):
             await turn.resources.aclose()
 
     async def _read(self, turn: _Open, context_id: str) -> None:
+        playout, words = Playout(), Times()
         try:
             async with aclosing(turn.stream.events()) as events:
                 async for event in events:
                     if isinstance(event, bytes):
-                        turn.made_s += milliseconds(event, self.sample_rate) / 1000
+                        playout.add(milliseconds(event, self.sample_rate) / 1000, asyncio.get_running_loop().time())
                         audio = TTSAudioRawFrame(event, self.sample_rate, 1, context_id=context_id)
                         await self.append_to_audio_context(context_id, audio)
+                        words = await self._tell(words, playout, context_id)
                     else:
-                        await self.add_word_timestamps(turn.tokens.at(event.words), context_id)
+                        words += turn.tokens.at(event.words)
         except ParleyError as error:
             await self.push_error(error_msg=f"Parley: {error}")
-        await self.add_word_timestamps(turn.tokens.rest(0, turn.made_s), context_id)
+        await self._tell(words + turn.tokens.rest(0, playout.made_s), playout, context_id)
         self._open.pop(context_id, None)
         if self.audio_context_available(context_id):
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
