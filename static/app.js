@@ -15,6 +15,7 @@ import { ControlsView } from "./views/controls.js";
 import { find } from "./views/dom.js";
 import { LatencyView } from "./views/latency.js";
 import { NoticesView } from "./views/notices.js";
+import { ReadAloudView } from "./views/read-aloud.js";
 import { SettingsView } from "./views/settings.js";
 import { StageView } from "./views/stage.js";
 import { TabsView } from "./views/tabs.js";
@@ -192,6 +193,12 @@ for (const gesture of ["pointerdown", "keydown"]) addEventListener(gesture, talk
 stayAwake(() => store.state.started);
 addEventListener("pagehide", leave);
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+new ReadAloudView({
+  characters: () => store.state.session?.available ?? [],
+  token: query.get("token") ?? "",
+  tap: player.tap,
+  heard: ({ type, reply, ms, frame }) => tap?.events.push({ type, reply, ms, frame }),
+});
 new TabsView();
 draw();
 socket.connect();

@@ -73,6 +73,8 @@ class Worker:
 
     async def close(self) -> None:
         """Whoever still waits is told."""
+        if self._closed:
+            return
         self._closed = True
         for job in self._jobs:
             _tell(job, CodecError("the codec is stopped"))
