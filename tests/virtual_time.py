@@ -1,10 +1,9 @@
-"""asyncio on a clock that jumps straight to the next timer: hours of conversation in milliseconds, and always the same."""
+"""asyncio on a clock that jumps to the next timer: hours of conversation in milliseconds, and always the same."""
 
 import asyncio
 import selectors
 from collections.abc import Coroutine
 from typing import Any
-
 
 SPINS = 100_000
 
