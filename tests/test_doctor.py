@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,11 +60,14 @@ async def test_all_is_well_with_what_ships(config: Write, free_port: int) -> Non
 
 
 async def test_every_engine_is_stopped_again() -> None:
-    before = set(asyncio.all_tasks())
+    tasks, threads = set(asyncio.all_tasks()), set(threading.enumerate())
     for kind, _, engine, work in trials(Settings(llm={"engine": "eliza"}), []):
-        if kind != "stt":
-            await tried(kind, engine, work)
-    assert set(asyncio.all_tasks()) == before
+        await tried(kind, engine, work)
+    async with asyncio.timeout(10):
+        while left := {t.name for t in set(threading.enumerate()) - threads if not t.name.startswith("asyncio_")}:
+            await asyncio.sleep(0.01)
+    assert not left
+    assert set(asyncio.all_tasks()) == tasks
 
 
 async def test_the_report_counts_what_is_to_mend(
