@@ -38,9 +38,9 @@ class Talk:
     def __init__(self, stage: Stage, voice: object, rolling: Rolling) -> None:
         self.stage, self.voice, self.rolling, self.key = stage, voice, rolling, object()
         self.reads: list[int] = []
-        prefill = stage.step.prefill
-        stage.step.prefill = lambda slot, at, tokens, i: (  # type: ignore[method-assign]
-            self.reads.append(len(tokens)), prefill(slot, at, tokens, i)
+        read = stage.reader.read
+        stage.reader.read = lambda parts: (  # type: ignore[method-assign]
+            self.reads.extend(len(part.tokens) for part in parts), read(parts)
         )[1]  # fmt: skip
 
     def begin(self, text: str, seed: int = 0) -> Stream:

@@ -13,9 +13,11 @@ from server.pipelines.tts._higgs import weights
 from server.pipelines.tts._higgs.clock import Clock
 from server.pipelines.tts._higgs.codec import Codec
 from server.pipelines.tts._higgs.delay import Codes
+from server.pipelines.tts._higgs.graphs import Graphs
 from server.pipelines.tts._higgs.keeping import Keeping
 from server.pipelines.tts._higgs.prefixes import Prefixes
 from server.pipelines.tts._higgs.prompt import Prompts, Scene
+from server.pipelines.tts._higgs.reading import Reader
 from server.pipelines.tts._higgs.sampler import Sampling
 from server.pipelines.tts._higgs.scheduler import Scheduler
 from server.pipelines.tts._higgs.slots import Slots
@@ -67,12 +69,20 @@ class Stage:
     def __init__(self, slots: int = 4, length: int = 1024, streams: int = 0, keep: int = 2**28, **options: Any) -> None:
         model = loaded().model
         self.now = 0.0
-        self.step = Step(model, Slots(model.config, slots, length, model.dtype, model.device), "eager")
+        cache, graphs = Slots(model.config, slots, length, model.dtype, model.device), Graphs(model.device, False)
+        self.step, self.reader = Step(model, cache, graphs), Reader(model, cache, graphs, prompts().audio_id)
         self.clock = Clock(self.step.sizes)
         self.codec = Codec(loaded().codec, model.device)
         self.keeping = Keeping(self.step.slots, Prefixes(keep), prompts().audio_id)
         self.scheduler = Scheduler(
-            self.step, self.codec, self.keeping, self.clock, self._look, streams=streams or slots, **options
+            self.step,
+            self.reader,
+            self.codec,
+            self.keeping,
+            self.clock,
+            self._look,
+            streams=streams or slots,
+            **options,
         )
 
     def _look(self) -> float:

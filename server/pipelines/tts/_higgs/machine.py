@@ -3,6 +3,7 @@
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from server.pipelines.tts._higgs import weights
 from server.pipelines.tts._higgs.clock import Clock
 from server.pipelines.tts._higgs.codec import Codec
 from server.pipelines.tts._higgs.delay import BOOKS, Codes, delayed
+from server.pipelines.tts._higgs.graphs import Graphs
 from server.pipelines.tts._higgs.keeping import Keeping
 from server.pipelines.tts._higgs.options import Options
 from server.pipelines.tts._higgs.prefixes import Prefixes
 from server.pipelines.tts._higgs.prompt import Prompts
+from server.pipelines.tts._higgs.reading import Reader
 from server.pipelines.tts._higgs.sampler import Sampling
 from server.pipelines.tts._higgs.scheduler import Scheduler
 from server.pipelines.tts._higgs.slots import Slots
@@ -58,13 +61,13 @@ class Machine:
         self.prompts = Prompts(loaded.processor)
         self.codec = Codec(loaded.codec, loaded.device)
         try:
-            self.step = self._step(loaded.model)
+            self._open(loaded.model)
         except torch.OutOfMemoryError as error:
             raise EngineUnavailable(f"[tts] slots, length: the card has no memory for so many ({error})") from error
         self.clock = Clock(self.step.sizes, options.headroom)
         self.keeping = Keeping(self.step.slots, Prefixes(self._keep_bytes()), self.prompts.audio_id)
         self.scheduler = Scheduler(
-            self.step, self.codec, self.keeping, self.clock, milliseconds,
+            self.step, self.reader, self.codec, self.keeping, self.clock, milliseconds,
             streams=options.streams, wait_ms=options.wait_s * 1000,
         )  # fmt: skip
         self._warm_up()
@@ -105,14 +108,16 @@ class Machine:
         )
         return head
 
-    def _step(self, model: object) -> Step:
-        options, cuda = self.options, self.device.type == "cuda"
-        mode = ("graph" if cuda else "eager") if options.step == "auto" else options.step
-        config, dtype = model.config, model.dtype  # type: ignore[attr-defined]
-        count = options.slots or self._slots_that_fit(config, dtype)
-        return Step(model, Slots(config, count, options.length, dtype, self.device), mode)
+    def _open(self, model: Any) -> None:
+        """Slots, and what fills them."""
+        options = self.options
+        count = options.slots or self._slots_that_fit(model.config, model.dtype)
+        slots = Slots(model.config, count, options.length, model.dtype, self.device)
+        self.graphs = Graphs(self.device, options.step != "eager")
+        self.step = Step(model, slots, self.graphs, compiled=options.step == "compile")
+        self.reader = Reader(model, slots, self.graphs, self.prompts.audio_id)
 
-    def _slots_that_fit(self, config: object, dtype: torch.dtype) -> int:
+    def _slots_that_fit(self, config: Any, dtype: torch.dtype) -> int:
         most = MOST_SLOTS[self.device.type]
         if self.device.type != "cuda":
             return most
@@ -126,7 +131,7 @@ class Machine:
         return int(torch.cuda.mem_get_info(self.device)[0] * 0.3) if self.device.type == "cuda" else 2**29
 
     def _warm_up(self) -> None:
-        self.step.capture()
+        self.graphs.capture(self.step.works() | self.reader.works())
         for size in self.step.sizes:
             self.clock.row(size, self.step.measure(size))
         for frames in (13, 30):

@@ -17,6 +17,7 @@ from server.pipelines.tts._higgs.clock import Clock
 from server.pipelines.tts._higgs.codec import Codec
 from server.pipelines.tts._higgs.delay import BOOKS, BOS
 from server.pipelines.tts._higgs.keeping import Keeping
+from server.pipelines.tts._higgs.reading import SHORT, TOGETHER, Part, Reader
 from server.pipelines.tts._higgs.step import Step
 from server.pipelines.tts._higgs.stream import Stream
 from server.pipelines.tts._higgs.voicing import Voicing, out_of_memory
@@ -32,6 +33,7 @@ class Scheduler:
     def __init__(
         self,
         step: Step,
+        reader: Reader,
         codec: Codec,
         keeping: Keeping,
         clock: Clock,
@@ -40,7 +42,7 @@ class Scheduler:
         streams: int = 0,
         wait_ms: float = 10_000,
     ) -> None:
-        self.step, self.keeping, self.clock, self.now = step, keeping, clock, now
+        self.step, self.reader, self.keeping, self.clock, self.now = step, reader, keeping, clock, now
         self.voicing = Voicing(codec, clock, now, keeping.spare)
         self.waiting: deque[Stream] = deque()
         self.slots: list[Stream | None] = [None] * step.slots.count
@@ -109,23 +111,28 @@ class Scheduler:
         self.voiced = [stream for stream in self.voiced if not stream.cancelled]
 
     def _read(self) -> bool:
-        """Read a piece of the oldest prompt that is not read yet."""
-        stream = next((s for s in self.voiced if s.reading), None)
-        if stream is None:
+        """Read a piece of the oldest prompt that is not read yet; if it is short, with other short ones."""
+        streams = self._to_read()
+        if not streams:
             return False
-        assert stream.slot is not None
-        piece = stream.prompt[stream.read : stream.read + self.clock.piece(self._slack())]
-        since = self.now()
+        most, since = min(self.clock.piece(self._slack()), self.reader.longest), self.now()
+        parts = [Part(s.slot or 0, s.read, s.prompt[s.read : s.read + most]) for s in streams]
         try:
-            self.keeping.attempt(lambda: self.step.prefill(stream.slot or 0, stream.read, piece, self.keeping.audio_id))
+            self.keeping.attempt(lambda: self.reader.read(parts))
         except torch.OutOfMemoryError as error:
-            self._drop(stream, out_of_memory(error))
+            self._drop(streams[-1], out_of_memory(error))
             return True
-        self.clock.prompt(len(piece), self.now() - since)
-        stream.read += len(piece)
-        if not stream.reading:
-            self._begin(stream)
+        self.clock.prompt(sum(len(part.tokens) for part in parts), self.now() - since)
+        for stream, part in zip(streams, parts, strict=True):
+            stream.read += len(part.tokens)
+            if not stream.reading:
+                self._begin(stream)
         return True
+
+    def _to_read(self) -> list[Stream]:
+        reading = [s for s in self.voiced if s.reading]
+        short = [s for s in reading if len(s.prompt) - s.read <= SHORT]
+        return short[:TOGETHER] if reading and reading[0] in short else reading[:1]
 
     def _begin(self, stream: Stream) -> None:
         """The prompt is read: from now on it makes rows, of which the first says BOS in every codebook."""

@@ -1,13 +1,16 @@
 """The KV caches of all slots in one tensor, and the two ways the model writes to them.
 
-A row of the running batch touches the first n slots, each at its own position; a prefill touches one slot, at a run of
-positions. Both hand the model a view of the cache as long as it has to look: nothing is gathered or copied. What must
-not be kept (slots in the batch that hold no stream, or one that waits) goes to a scrap position behind the last."""
+A row of the running batch touches the first n slots, each at its own position, and sees a view of the cache as long as
+it has to look: nothing is gathered or copied. Reading prompts touches any slots, each at a run of positions. What must
+not be kept (slots in the batch that hold no stream, or one that waits; padding) goes to a scrap position behind the
+last."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+
+GRAIN = 512  # tokens by which the reach grows
 
 
 class Slots:
@@ -29,9 +32,17 @@ class Slots:
         """The first len(`positions`) slots, one token each at its position, looking at `reach` positions."""
         return Batch(self.kv, positions, reach)
 
-    def run(self, slot: int, begin: int, end: int) -> "Run":
-        """Tokens [begin, end) of one slot, looking at all up to `end`."""
-        return Run(self.kv, slot, begin, end)
+    def pieces(self, slots: Tensor, positions: Tensor, reach: int) -> "Pieces":
+        """Tokens at `positions` [n, length] of `slots` [n], looking at `reach` positions."""
+        return Pieces(self.kv, slots, positions, reach)
+
+    def reach(self, length: int) -> int:
+        """How far to look where the longest stream holds `length` tokens: rounded up, so that there are few."""
+        return min(self.length, -(-length // GRAIN) * GRAIN)
+
+    def reaches(self) -> list[int]:
+        """All reaches there can be, longest first."""
+        return sorted({self.reach(n) for n in range(GRAIN, self.length + GRAIN, GRAIN)}, reverse=True)
 
     def saved(self, slot: int, length: int) -> Tensor:
         """A copy of a slot's first `length` tokens."""
@@ -63,16 +74,16 @@ class Batch:
         return out[0], out[1]
 
 
-class Run:
-    """The cache as the model sees it in a prefill: a run of tokens in one slot."""
+class Pieces:
+    """The cache as the model sees it when prompts are read: runs of tokens in some slots, in any order."""
 
-    def __init__(self, kv: Tensor, slot: int, begin: int, end: int) -> None:
-        self._kv, self._slot, self._begin, self._end = kv, slot, begin, end
+    def __init__(self, kv: Tensor, slots: Tensor, positions: Tensor, reach: int) -> None:
+        self._kv, self._slots, self._positions, self._reach = kv, slots, positions, reach
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the run's keys and values [1, heads, tokens, size]; all up to the run's end."""
+        """Write keys and values [n, heads, length, size]; all that may be looked at."""
         out = []
         for part, new in ((self._kv[layer, 0], keys), (self._kv[layer, 1], values)):
-            part[self._slot : self._slot + 1, :, self._begin : self._end].copy_(new)
-            out.append(part[self._slot : self._slot + 1, :, : self._end])
+            part[self._slots[:, None], :, self._positions] = new.transpose(1, 2)
+            out.append(part[self._slots, :, : self._reach])
         return out[0], out[1]

@@ -1,0 +1,98 @@
+"""Reading prompts into slots: pieces of several at once, through the model's own layers.
+
+The model's own forward picks text and sound apart by masks, which on a card waits for the device in every layer and
+cannot be captured. Here both ways are computed for every token and the right one is taken: the same result, a fixed
+shape, and for pieces of this size the weights are read either way. What is shorter than its buffer ends in scrap."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from server.pipelines.tts._higgs.clock import LARGEST
+from server.pipelines.tts._higgs.delay import BOOKS, Codes
+from server.pipelines.tts._higgs.graphs import Graphs, Work
+from server.pipelines.tts._higgs.slots import Slots
+
+SHORT = 64  # tokens: pieces up to this length are read together
+TOGETHER = 8
+LONG = 256  # tokens of the longest piece that is captured
+
+
+@dataclass(frozen=True)
+class Part:
+    """`tokens` [n, 9] (a text id, and codes where it stands for sound) for `slot`, from position `begin`."""
+
+    slot: int
+    begin: int
+    tokens: Codes
+
+
+class Reader:
+    """Reads into `slots`. `audio_id`: the text id that stands for sound."""
+
+    def __init__(self, model: Any, slots: Slots, graphs: Graphs, audio_id: int) -> None:
+        self._model, self._slots, self._graphs, self._audio_id = model.model, slots, graphs, audio_id
+        self._device = slots.kv.device
+        sizes = [(1, LONG), (TOGETHER, SHORT), (1, SHORT)] if graphs.enabled else []
+        self._buffers = {size: self._buffer(*size) for size in sizes}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a piece, at most."""
+        return LONG if self._graphs.enabled else LARGEST
+
+    @torch.inference_mode()
+    def read(self, parts: Sequence[Part]) -> None:
+        """Read them all, at most `TOGETHER`, in one go."""
+        count, length = len(parts), max(len(part.tokens) for part in parts)
+        size = next((s for s in reversed(self._buffers) if s[0] >= count and s[1] >= length), (count, length))
+        tokens, slots = self._buffers.get(size) or self._buffer(*size)
+        tokens.copy_(torch.from_numpy(self._filled(parts, size)))
+        slots[:count].copy_(torch.tensor([part.slot for part in parts]))
+        reach = self._slots.reach(max(part.begin + len(part.tokens) for part in parts))
+        self._graphs.run(("read", *size, reach), lambda: self._forward(tokens, slots, reach))
+
+    def works(self) -> dict[Hashable, Work]:
+        """What there is to capture."""
+        return {
+            ("read", *size, reach): lambda tokens=tokens, slots=slots, reach=reach: self._forward(tokens, slots, reach)  # type: ignore[misc]
+            for reach in self._slots.reaches()
+            for size, (tokens, slots) in self._buffers.items()
+        }
+
+    def _buffer(self, count: int, length: int) -> tuple[Tensor, Tensor]:
+        """Room for `count` pieces: a position, an id and codes for each token; and their slots. All of it scrap."""
+        tokens = torch.zeros(count, length, 2 + BOOKS, dtype=torch.int64, device=self._device)
+        tokens[..., 0] = self._slots.length
+        return tokens, torch.zeros(count, dtype=torch.int64, device=self._device)
+
+    def _filled(self, parts: Sequence[Part], size: tuple[int, int]) -> Codes:
+        tokens = np.zeros((*size, 2 + BOOKS), np.int64)
+        tokens[..., 0] = self._slots.length
+        for row, part in zip(tokens, parts, strict=False):
+            row[: len(part.tokens), 0] = np.arange(part.begin, part.begin + len(part.tokens))
+            row[: len(part.tokens), 1:] = part.tokens
+        return tokens
+
+    @torch.inference_mode()
+    def _forward(self, tokens: Tensor, slots: Tensor, reach: int) -> None:
+        """Write the KV of `tokens` [n, length, 10] to `slots` [n], looking at `reach` positions."""
+        model, positions, ids, codes = self._model, tokens[..., 0], tokens[..., 1], tokens[..., 2:]
+        sound = (ids == self._audio_id)[..., None]
+        hidden = torch.where(sound, model.embed_audio_tokens(codes), model.embed_tokens(ids))
+        looked = (torch.arange(reach, device=tokens.device) <= positions[..., None])[:, None]
+        cache = self._slots.pieces(slots, positions, reach)
+        turned = model.rotary_emb(hidden, positions)
+        for layer in model.layers:
+            normal = torch.where(sound, layer.audio_input_layernorm(hidden), layer.input_layernorm(hidden))
+            attended, _ = layer.self_attn(
+                hidden_states=normal, attention_mask=looked, position_embeddings=turned, past_key_values=cache
+            )
+            hidden = hidden + attended
+            text = layer.mlp(layer.post_attention_layernorm(hidden))
+            spoken = layer.audio_mlp(layer.audio_post_attention_layernorm(hidden))
+            hidden = hidden + torch.where(sound, spoken, text)
