@@ -4,7 +4,6 @@ Engines are not looked at but tried (`trials`).
 """
 
 import re
-import socket
 import sys
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from server import characters
 from server.characters import Character
 from server.errors import ConfigError, ParleyError
 from server.say import player
+from server.serve import taken
 from server.settings import ROOT, Settings, read, strangers
 from server.trials import trials, tried
 
@@ -141,16 +141,11 @@ def access(settings: Settings, host: str | None) -> Iterator[Finding]:
 
 async def reach(host: str, port: int) -> Finding:
     """Whether `port` is free, or Parley's already."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            return Finding("ok", "port", f"{port} on {host} is free")
-        except OSError as error:
-            reason = error.strerror or str(error)
+    if not (reason := taken(host, port)):
+        return Finding("ok", "port", f"{port} on {host} is free")
     if await _is_parley(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/health"):
         return Finding("ok", "port", f"{port} on {host}: Parley is serving there")
-    return Finding("fail", "port", f"{port} on {host}: {reason}; take another: serve --port N (make run PORT=N)")
+    return Finding("fail", "port", reason)
 
 
 async def _is_parley(url: str) -> bool:

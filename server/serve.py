@@ -6,6 +6,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from server.app import create_app, drain
+from server.errors import ConfigError
 from server.settings import Settings
 from server.telemetry import log, set_up
 
@@ -51,7 +52,21 @@ def build(settings: Settings, app: Starlette | None = None) -> Server:
     return Server(config, app)
 
 
+def taken(host: str, port: int) -> str:
+    """Why `port` on `host` cannot be listened on; empty where it can."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], address[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+        return ""
+    except OSError as error:
+        return f"{port} on {host}: {error.strerror or error}; take another: --port N (make run PORT=N)"
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C. Raises `ConfigError` where that cannot begin."""
     set_up(settings.server.log)
+    if reason := taken(settings.server.host, settings.server.port):
+        raise ConfigError(reason)
     build(settings).run()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -52,6 +53,17 @@ def test_an_engine_that_does_not_exist_keeps_it_from_starting() -> None:
     done = command("serve", "--port", "0", PARLEY_TTS_ENGINE="gramophone")
     assert done.returncode == 2
     assert done.stderr.startswith("parley: [tts] engine = 'gramophone' is not an engine; there are: espeak")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = command("serve", "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"parley: {port} on 127.0.0.1: Address already in use; take another: --port N")
     assert done.stderr.count("\n") == 1
 
 

@@ -64,7 +64,7 @@ async def test_every_engine_is_stopped_again() -> None:
     for kind, _, engine, work in trials(Settings(llm={"engine": "eliza"}), []):
         await tried(kind, engine, work)
     async with asyncio.timeout(10):
-        while left := {t.name for t in set(threading.enumerate()) - threads if not t.name.startswith("asyncio_")}:
+        while left := {t.name for t in set(threading.enumerate()) - threads if not t.name.startswith("asyncio_")}:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert not left
     assert set(asyncio.all_tasks()) == tasks
