@@ -1,8 +1,11 @@
 """The pipecat services in real pipecat pipelines, before real servers: what is heard, what the context keeps."""
 
 import asyncio
+import importlib.util
+from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +37,7 @@ from pipecat.transports.base_output import BaseOutputTransport  # noqa: E402
 from pipecat.transports.base_transport import TransportParams  # noqa: E402
 from pipecat.workers.runner import WorkerRunner  # noqa: E402
 
+from server.audio import read_wav  # noqa: E402
 from server.clients.pipecat import (  # noqa: E402
     ParleyAdaptiveTTSService,
     ParleyHTTPTTSService,
@@ -51,6 +55,7 @@ from server.ws import speech as speech_ws  # noqa: E402
 from tests.fakes import FakeLLM, FakeTTS, words  # noqa: E402
 from tests.services import serving, until  # noqa: E402
 
+ROOT = Path(__file__).resolve().parent.parent
 RATE = 16_000
 ANSWER = "One two three four five. Six seven eight. Nine ten eleven twelve."
 TTS = {"websocket": ParleyTTSService, "http": ParleyHTTPTTSService, "adaptive": ParleyAdaptiveTTSService}
@@ -337,3 +342,27 @@ def test_what_comes_too_late_moves_the_words_behind_it() -> None:
     assert playout.at(1.4) == pytest.approx(1.4)
     assert playout.at(1.5) == pytest.approx(3.0)
     assert playout.at(2.4) == pytest.approx(3.9)
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_the_example_bot_answers_and_writes_what_it_said(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("example", ROOT / "examples" / "pipecat_bot.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+
+    async def lines() -> AsyncIterator[str]:
+        yield "Hello?"
+
+    monkeypatch.setattr(example, "lines", lines)
+    async with servers(FakeLLM("Hello yourself."), FakeTTS(rate=24_000)) as port:
+        out = tmp_path / "answer.wav"
+        given = Namespace(url=f"http://127.0.0.1:{port}", token="", tts=kind, voice="", out=str(out), linger=4)
+        async with asyncio.timeout(60):
+            await example.main(given)
+    assert "assistant: Hello yourself." in capsys.readouterr().out
+    pcm, rate = read_wav(out.read_bytes())
+    assert (words(pcm), rate) == (["hello", "yourself"], 24_000)
