@@ -16,7 +16,7 @@ from server.pipelines.tts._higgs.sampler import CODES, Sampling, State, _filtere
 def _state(*hows: Sampling, step: int = 20) -> State:
     state = State(len(hows), torch.device("cpu"))
     for slot, how in enumerate(hows):
-        state.begin(slot, how)
+        state.begin(slot, how, np.full((1, BOOKS), BOS))
         state.step[slot] = step
     return state
 
@@ -100,7 +100,7 @@ def test_codebooks_begin_and_end_one_after_the_other() -> None:
     logits = torch.full((1, BOOKS, CODES), -20.0)
     logits[..., 5] = 10.0
     state = State(1, torch.device("cpu"))
-    state.begin(0, Sampling(temperature=0, repeats=0))
+    state.begin(0, Sampling(temperature=0, repeats=0), np.full((1, BOOKS), BOS))
     active = torch.tensor([True])
     for step in range(1, 30):  # row 0 is all BOS and never drawn
         if step == 12:

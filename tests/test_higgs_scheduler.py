@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
@@ -11,8 +12,9 @@ pytest.importorskip("transformers", reason="pip install -e .[test]")
 
 from server.errors import EngineBusy, TTSError
 from server.pipelines.tts._higgs.clock import LARGEST, SMALLEST, Clock
+from server.pipelines.tts._higgs.delay import EOS
 from server.pipelines.tts._higgs.step import buckets
-from tests.higgs.stage import Stage, drawn
+from tests.higgs.stage import Stage, alone, drawn
 
 TEXT = "A sentence of some length, spoken by many."
 
@@ -60,7 +62,7 @@ def test_who_came_first_is_let_in_first() -> None:
 
 def test_who_waits_too_long_is_told() -> None:
     stage = Stage(slots=1, wait_ms=500)
-    stage.say(TEXT, drawn(0), limit=4000).outlet.full = True  # type: ignore[misc]
+    stage.say(TEXT, drawn(0), limit=700)
     waiting = stage.say(TEXT, drawn(1))
     stage.scheduler.tick()
     assert not waiting.outlet.ended  # type: ignore[attr-defined]
@@ -79,6 +81,50 @@ def test_who_leaves_while_waiting_never_enters() -> None:
     assert first.complete
     assert third.complete
     assert len(second.said) == 0
+
+
+@pytest.mark.parametrize("keep", [2**28, 0], ids=["kept", "read again"])
+def test_a_slot_whose_listener_has_enough_is_given_away_and_taken_back(keep: int) -> None:
+    """At every row of an utterance that ends by itself; it goes on as if nothing had been."""
+    rows = alone(TEXT, drawn(9), limit=60)
+    assert (rows[-1] == EOS).all(), "choose a seed whose utterance ends by itself"
+    for row in range(1, len(rows)) if keep else (1, 12, len(rows) - 3):
+        stage = Stage(slots=1, keep=keep)
+        held = stage.say(TEXT, drawn(9), limit=60)
+        stage.until(lambda held=held, row=row: len(held.said) >= row)  # type: ignore[misc]
+        held.outlet.full = True  # type: ignore[misc]
+        other = stage.say("Meanwhile.", drawn(1), limit=15)
+        stage.scheduler.tick()
+        assert (held.slot, other.slot) == (None, 0)
+        assert stage.scheduler.active == 1
+        held.outlet.full = False  # type: ignore[misc]
+        stage.scheduler.tick()
+        assert held.slot is None, "it took the slot of one that is running"
+        stage.run()
+        assert np.array_equal(held.said.array(), rows), row
+        assert held.complete
+        assert stage.as_alone(other)
+        if keep:
+            kv = stage.kept(held)
+            fresh = Stage(slots=1)
+            one = fresh.say(TEXT, drawn(9), limit=60)
+            fresh.run()
+            assert float((kv - fresh.kept(one)).abs().max()) < 1e-4
+
+
+def test_a_parked_stream_that_is_cancelled_never_comes_back() -> None:
+    stage = Stage(slots=1)
+    held = stage.say(TEXT, drawn(0), limit=60)
+    stage.until(lambda: len(held.said) >= 10)
+    held.outlet.full = True  # type: ignore[misc]
+    other = stage.say(TEXT, drawn(1), limit=15)
+    stage.scheduler.tick()
+    held.cancelled = True
+    held.outlet.full = False  # type: ignore[misc]
+    stage.run()
+    assert other.complete
+    assert len(held.said) == 10
+    assert not stage.scheduler.voiced
 
 
 def test_a_newcomer_goes_before_those_who_have_enough_to_play() -> None:

@@ -159,7 +159,7 @@ async def test_an_interrupted_first_utterance_anchors_the_voice_as_far_as_it_was
 
 
 async def test_who_is_too_many_waits_and_then_is_told() -> None:
-    engine = await _engine(streams=1, wait_s=0.2, ahead_s=0.1, max_seconds=20.0)
+    engine = await _engine(streams=1, wait_s=0.1, ahead_s=60.0, max_seconds=20.0)
     try:
         async with asyncio.timeout(PATIENCE), aclosing(engine.open(LONG).speak(TEXT)) as speech:
             await anext(speech)
@@ -167,6 +167,20 @@ async def test_who_is_too_many_waits_and_then_is_told() -> None:
                 await _said(engine.open(Voice(seed=1)))
             assert engine.waiting == 0
         assert await _said(engine.open(Voice(seed=1)))
+    finally:
+        await engine.stop()
+
+
+async def test_a_listener_who_takes_nothing_keeps_nobody_waiting() -> None:
+    engine = await _engine(streams=1, ahead_s=0.1, max_seconds=20.0)
+    try:
+        async with asyncio.timeout(PATIENCE), aclosing(engine.open(LONG).speak(TEXT)) as speech:
+            first = await anext(speech)
+            assert await _said(engine.open(Voice(seed=1)))
+            rest = [piece async for piece in speech]
+        total = milliseconds(first.pcm + b"".join(piece.pcm for piece in rest), RATE)
+        assert total > 10_000
+        assert [TEXT[w.start : w.end] for w in rest[-1].words] == TEXT.split()
     finally:
         await engine.stop()
 

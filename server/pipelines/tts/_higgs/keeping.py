@@ -39,6 +39,12 @@ class Keeping:
         if stream.limit and length > stream.head:
             self._keep(stream.speaker, self._tokens(stream, length), slot)
 
+    def park(self, stream: Stream, slot: int) -> None:
+        """The stream leaves and will come back: what it said is then part of its prompt, read again if need be."""
+        stream.prompt = self._tokens(stream, stream.tokens)
+        self._keep(stream.speaker, stream.prompt, slot)
+        stream.inside, stream.read, stream.parked = len(stream.said) - 1, 0, True
+
     def attempt(self, work: Callable[[], T]) -> T:
         """Do it; where memory runs out, free what can be computed again and try once more."""
         try:
@@ -54,7 +60,7 @@ class Keeping:
 
     def _tokens(self, stream: Stream, length: int) -> Codes:
         """The first `length` tokens of the stream's slot: its prompt, then its rows."""
-        rows = stream.said.array()[: max(0, length - stream.read)]
+        rows = stream.said.array()[stream.inside :][: max(0, length - stream.read)]
         sound = np.empty((len(rows), 1 + BOOKS), np.int64)
         sound[:, 0], sound[:, 1:] = self.audio_id, rows
         return np.concatenate([stream.prompt[: min(length, stream.read)], sound])

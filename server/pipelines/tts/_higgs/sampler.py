@@ -6,10 +6,11 @@ code, so a stream gives the same result alone, in company, and whatever joins or
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from server.pipelines.tts._higgs.delay import BOOKS, BOS, EOS
+from server.pipelines.tts._higgs.delay import BOOKS, BOS, EOS, Codes
 
 CODES = 1026
 WINDOW = 16  # the longest window of the repetition rule
@@ -42,12 +43,16 @@ class State:
         self.step, self.eos, self.top_k, self.window, self.repeats, self.seed = self._integers.unbind(1)
         self.temperature, self.top_p = self._floats.unbind(1)
 
-    def begin(self, slot: int, how: Sampling) -> None:
-        """A new utterance in `slot`: its row 0 is all BOS, nothing needs to be drawn for it."""
-        self.row[slot] = BOS
-        self.past[slot] = BOS
+    def begin(self, slot: int, how: Sampling, rows: Codes) -> None:
+        """An utterance in `slot`, whose `rows` [R, 8] are made already: at least row 0, which is all BOS."""
+        past = np.full((WINDOW, BOOKS), BOS, np.int64)
+        past[-len(rows[-WINDOW:]) :] = rows[-WINDOW:]
+        ends = np.flatnonzero((rows == EOS).any(axis=1))
+        self.row[slot].copy_(torch.from_numpy(rows[-1]))
+        self.past[slot].copy_(torch.from_numpy(past))
         repeats = how.repeats or WINDOW + 1
-        whole = [1, -1, how.top_k or CODES, min(how.window, WINDOW), repeats, how.seed & 0xFFFFFFFF]
+        eos = int(ends[0]) if len(ends) else -1
+        whole = [len(rows), eos, how.top_k or CODES, min(how.window, WINDOW), repeats, how.seed & 0xFFFFFFFF]
         self._integers[slot].copy_(torch.tensor(whole))
         self._floats[slot].copy_(torch.tensor([how.temperature, how.top_p]))
 

@@ -88,16 +88,32 @@ class Scheduler:
     def _admit(self) -> None:
         for stream in [s for s in self.waiting if s.cancelled]:
             self.waiting.remove(stream)
-        while self.waiting and self.active < self.streams:
+        for stream in [s for s in self.voiced if s.parked and not s.outlet.full]:
+            if self._room():
+                self._enter(stream)
+        while self.waiting and self._room():
             self._enter(self.waiting.popleft())
         while self.waiting and self.now() - self.waiting[0].since > self._wait_ms:
             self.waiting.popleft().outlet.end(EngineBusy("all voices of this server are busy; try again in a moment"))
+
+    def _room(self) -> bool:
+        """Whether there is a slot; one whose listener has enough for now is given away."""
+        if self.active < self.streams:
+            return True
+        for slot, stream in enumerate(self.slots):
+            if stream is not None and stream.paused:
+                self.keeping.park(stream, slot)
+                self.slots[slot] = stream.slot = None
+                return True
+        return False
 
     def _enter(self, stream: Stream) -> None:
         """Take the lowest free slot and what is known of the prompt."""
         slot = self.slots.index(None)
         self.slots[slot], stream.slot = stream, slot
-        self.voiced.append(stream)
+        if not stream.parked:
+            self.voiced.append(stream)
+        stream.parked = False
         stream.read = self.keeping.recall(stream, slot)
         if not stream.reading:
             self._begin(stream)
@@ -138,9 +154,10 @@ class Scheduler:
         """The prompt is read: from now on it makes rows, of which the first says BOS in every codebook."""
         assert stream.slot is not None
         self.keeping.voice(stream, stream.slot)
-        if stream.limit:
-            self.step.begin(stream.slot, len(stream.prompt), stream.how)
+        if not len(stream.said) and stream.limit:
             stream.said.push(np.full(BOOKS, BOS, np.int64))
+        if stream.limit:
+            self.step.begin(stream.slot, len(stream.prompt), stream.how, stream.said.array())
 
     def _slack(self) -> float:
         """The ms until the first of those that have begun to sound needs the next row."""

@@ -37,9 +37,9 @@ class Step:
         self._forward = torch.compile(model.model, dynamic=False) if compiled else model.model
         self._graphs = graphs
 
-    def begin(self, slot: int, position: int, how: Sampling) -> None:
-        """The prompt in `slot` ends before `position`; what follows is an utterance."""
-        self.state.begin(slot, how)
+    def begin(self, slot: int, position: int, how: Sampling, rows: Codes) -> None:
+        """The prompt in `slot` ends before `position`; what follows is an utterance of which `rows` are made."""
+        self.state.begin(slot, how, rows)
         self.positions[slot] = position
 
     def move(self, source: int, target: int, length: int) -> None:

@@ -50,6 +50,8 @@ class Stream:
     complete: bool = False  # all rows were made and all sound was given out
     slot: int | None = None
     read: int = 0  # tokens of the prompt in the slot
+    inside: int = 0  # rows that the prompt holds, since it gave its slot away
+    parked: bool = False  # it gave its slot away, and has not come back yet
     since: float = 0.0  # when it came
     said: Rows = field(default_factory=Rows)
     decoding: int = 0  # batches that hold a piece of it
@@ -69,6 +71,11 @@ class Stream:
         return self.slot is not None and not self.reading and not self.done and not self.outlet.full
 
     @property
+    def paused(self) -> bool:
+        """It could make a row, but its listener has enough."""
+        return self.slot is not None and not self.reading and not self.done and self.outlet.full
+
+    @property
     def done(self) -> bool:
         """No row follows."""
         return self.cancelled or self.said.ended or len(self.said) >= self.limit
@@ -76,7 +83,7 @@ class Stream:
     @property
     def tokens(self) -> int:
         """How many tokens its slot holds. The last row was made, but not read."""
-        return self.read + max(0, len(self.said) - 1)
+        return self.read + max(0, len(self.said) - 1 - self.inside)
 
     @property
     def heard_nothing(self) -> bool:
