@@ -104,7 +104,9 @@ def main() -> None:
     streams.install()
     app.router.routes.insert(0, Route("/bench", Gauge(streams).look))
     set_up(settings.server.log)
-    build(settings, app).run()
+    server = build(settings, app)
+    server.alone = True
+    server.run()
 
 
 @asynccontextmanager
