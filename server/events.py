@@ -110,6 +110,21 @@ class Audio(Event):
 
 
 @dataclass(frozen=True)
+class AudioTokens(Event):
+    """A segment of speech as codec tokens, for a client on msgpack that decodes them: `tokens` little-endian 16-bit
+    integers, `embedding` (the voice, in the first message of a reply) 128 little-endian 32-bit floats; the decoded
+    audio is cut to `num_samples` at 48 kHz and multiplied by `gain`."""
+
+    type = "audio"
+    reply: int
+    start_ms: float
+    tokens: bytes
+    num_samples: int
+    gain: float
+    embedding: bytes | None = None
+
+
+@dataclass(frozen=True)
 class ReplyPaused(Event):
     type = "reply.paused"
     reply: int
@@ -176,4 +191,14 @@ class Pong(Event):
 
 
 # What stops when a reply is cut off. That it was cut off, and its metrics, are told after.
-OF_A_REPLY = (ReplyStarted, ReplyText, ReplySentence, ReplyAudio, Audio, ReplyPaused, ReplyResumed, ReplyDone)
+OF_A_REPLY = (
+    ReplyStarted,
+    ReplyText,
+    ReplySentence,
+    ReplyAudio,
+    Audio,
+    AudioTokens,
+    ReplyPaused,
+    ReplyResumed,
+    ReplyDone,
+)

@@ -11,10 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from server.audio import Resampler, frames, milliseconds, size
+from server.audio import Resampler, milliseconds
 from server.errors import EngineError
 from server.events import (
-    Audio,
     Error,
     Event,
     ReplyAudio,
@@ -26,6 +25,7 @@ from server.events import (
     ReplyText,
 )
 from server.outbox import Outbox
+from server.packing import Packing, Plain
 from server.pipelines.engines import Speaker
 from server.pipelines.pacer import Pacer
 from server.pipelines.prose import Prose, speakable
@@ -33,7 +33,6 @@ from server.pipelines.sentences import sentences
 from server.spoken import Spoken, split_at
 from server.timeline import Timeline
 
-FRAME_MS = 20
 SENTENCES_AHEAD = 1  # thought beyond the one that is being made
 
 
@@ -53,6 +52,7 @@ class Stage:
     lead_ms: float = 300
     ahead_ms: float = 4_000
     on_error: Callable[[EngineError], None] = lambda error: None
+    packing: Callable[[], Packing] = Plain  # for one reply
 
 
 class Reply:
@@ -83,7 +83,9 @@ class Reply:
         self._pacer = Pacer(stage.lead_ms, stage.clock)
         self._resampler = Resampler(rate, stage.output_rate)
         self._sentences: asyncio.Queue[str | None] = asyncio.Queue(SENTENCES_AHEAD)
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(max(1, int(stage.ahead_ms / FRAME_MS)))
+        self._packing = stage.packing()
+        ahead = int(stage.ahead_ms / self._packing.least_ms)
+        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(max(1, ahead))
         self._rest = b""
         self._made_ms = 0.0
         self._spoken: list[Spoken] = []
@@ -168,23 +170,24 @@ class Reply:
                 await self._cut(self._resampler.push(piece.pcm))
 
     async def _cut(self, pcm: bytes, *, last: bool = False) -> None:
-        """Queue `pcm` in frames; the last one may be short."""
+        """Queue `pcm` in what travels together; the last may be short."""
         self._made_ms += milliseconds(pcm, self._stage.output_rate)
-        whole, self._rest = frames(self._rest + pcm, size(FRAME_MS, self._stage.output_rate))
-        for frame in whole + ([self._rest] if last and self._rest else []):
+        whole, self._rest = self._packing.cut(self._rest + pcm, self._stage.output_rate, last=last)
+        for frame in whole:
             await self._frames.put(frame)
 
     async def _speak(self) -> None:
         await self._released.wait()
         while (frame := await self._frames.get()) is not None:
-            start_ms = self._pacer.sent_ms
-            await self._pacer.wait(milliseconds(frame, self._stage.output_rate))
+            rate = self._stage.output_rate
+            event = await self._packing.pack(self.id, round(self._pacer.sent_ms, 2), frame, rate)
+            await self._pacer.wait(milliseconds(frame, rate))
             self._tell_sentences(self._pacer.sent_ms)
             if self.phase is Phase.THINKING:
                 self.phase = Phase.SPEAKING
-                await self._stage.outbox.put(ReplyAudio(self.id, self._stage.output_rate))
+                await self._stage.outbox.put(ReplyAudio(self.id, self._packing.rate(rate), self._packing.format))
                 self.timeline.mark("first_sent")
-            await self._stage.outbox.put(Audio(self.id, round(start_ms, 2), frame))
+            await self._stage.outbox.put(event)
         self._tell_sentences(float("inf"))
 
     def _tell_sentences(self, upto_ms: float) -> None:

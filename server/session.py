@@ -6,6 +6,7 @@ All are tasks of one block and gone when it ends. What sounds is on the `Podium`
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from server import commands as c
 from server import events as e
@@ -14,9 +15,11 @@ from server.errors import ConfigError, LimitError, ParleyError, ProtocolError, S
 from server.hearing import Hearing
 from server.history import History
 from server.outbox import Outbox
+from server.packing import FRAME_MS, LEAD_MS, Tokens
+from server.pipelines.engines import Codec
 from server.podium import Podium
 from server.rack import Rack
-from server.reply import FRAME_MS, Stage
+from server.reply import Stage
 from server.settings import Settings
 from server.telemetry import DROPPED, ERRORS
 from server.timeline import Timeline
@@ -32,7 +35,8 @@ class Disconnected(Exception):
 
 
 class Session:
-    """`clock` in seconds. A `history` is given to take a lost conversation up again."""
+    """`clock` in seconds. A `history` is given to take a lost conversation up again. `tokens`: the codec of a client
+    that decodes for itself."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Session:
         *,
         history: History | None = None,
         greet: bool = False,
+        tokens: Codec | None = None,
     ) -> None:
         self.id, self.cast = id, cast
         self.resumed, self._greet = history is not None, greet
@@ -52,6 +57,8 @@ class Session:
         audio = settings.audio
         self.outbox = Outbox(audio_items=int(audio.lead_ms / FRAME_MS))
         stage = Stage(self.outbox, clock, audio.output_rate or rack.tts().rate, audio.lead_ms, audio.ahead_ms)
+        if tokens:
+            stage = replace(stage, packing=partial(Tokens, tokens), lead_ms=max(audio.lead_ms, LEAD_MS))
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
         self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
         self.hearing = Hearing(rack, cast, settings, self.podium, clock, self._queue, self.interrupt)

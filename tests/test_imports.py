@@ -14,7 +14,7 @@ FLOORS = [  # from the ground up; a module imports from its own floor and from t
     {"pipelines"},
     {"events", "commands", "timeline", "limits", "telemetry", "spoken", "outbox", "characters", "history"},
     {"settings", "access", "rack", "cast", "clients"},
-    {"bill", "turns", "reply", "answer", "podium", "transcriber", "ear", "floor", "hearing", "session", "lobby"},
+    {"bill", "turns", "packing", "reply", "answer", "podium", "transcriber", "ear", "floor", "hearing", "session", "lobby"},
     {"ws", "http"},
     {"app", "services", "serve"},
     {"say", "trials", "doctor", "linacodec_cli"},

@@ -15,11 +15,15 @@ from server.characters import Character
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.limits import MESSAGE_MS, Meter
 from server.lobby import Lobby
+from server.packing import Tokens
+from server.pipelines.engines import Codec
 from server.rack import Rack
 from server.session import Received, Session
 from server.settings import Settings
 from server.telemetry import ERRORS, REFUSED, log, session_id
 from server.ws.protocol import JSON, MSGPACK, decode, encode
+
+TOKENS = Tokens.format
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Conversation:
 
     async def _converse(self, wire: "_Wire") -> None:
         clock = asyncio.get_running_loop().time
-        session = self._session(wire.socket, clock())
+        session = self._session(wire, clock())
         carried = session_id.set(session.id[:8])
         log.info("connected")
         try:
@@ -76,8 +80,8 @@ class Conversation:
             log.info("disconnected")
             session_id.reset(carried)
 
-    def _session(self, socket: WebSocket, now: float) -> Session:
-        query = socket.query_params
+    def _session(self, wire: "_Wire", now: float) -> Session:
+        query = wire.socket.query_params
         lost = self.lobby.take_up(query.get("session", ""), now)
         active = query.getlist("character") or (lost.characters if lost else self.settings.characters.active)
         return Session(
@@ -88,6 +92,7 @@ class Conversation:
             asyncio.get_running_loop().time,
             history=lost.history if lost else None,
             greet=query.get("greet") == "1",
+            tokens=wire.tokens(self.rack.codec),
         )
 
 
@@ -102,6 +107,16 @@ class _Wire:
         self._clock = asyncio.get_running_loop().time
         self._meter = Meter(settings.server.flood, self._clock())
         self._rate = settings.audio.input_rate
+
+    def tokens(self, codec: Codec | None) -> Codec | None:
+        """The codec for a client that wants its audio as tokens. Raises `LimitError` where it cannot have them."""
+        if self.socket.query_params.get("audio") != TOKENS:
+            return None
+        if self._subprotocol != MSGPACK:
+            raise LimitError(f"audio={TOKENS} is for the subprotocol {MSGPACK}", code="unsupported")
+        if codec is None:
+            raise LimitError(f"audio={TOKENS}: this server has no codec ([codec] engine)", code="unsupported")
+        return codec
 
     async def received(self) -> AsyncGenerator[Received, None]:
         """What the client sends, until it leaves. A frame that means nothing comes as the error it is."""
@@ -130,7 +145,7 @@ class _Wire:
         return command
 
     async def write(self, event: e.Event) -> None:
-        if isinstance(event, e.Audio) and not self._audio:
+        if isinstance(event, e.Audio | e.AudioTokens) and not self._audio:
             return
         frame = encode(event, self._subprotocol)
         try:
