@@ -19,6 +19,7 @@ How it behaves (constructor arguments, all attributes that may be changed betwee
   always       a `Fault` for every request that finds no plan
   thinking     text sent as `reasoning_content` before the answer
   burst        tokens per event (default 1)
+  echoes       repeats the message that is continued in its first event, as some versions of llama.cpp do
   trims        drops spaces at the end of a message that is continued, as many chat templates do
 
     Fault(status=429, headers={"retry-after": "7"}, message="slow down")    an HTTP error
@@ -109,6 +110,7 @@ class LLMServer:
         thinking: str = "",
         burst: int = 1,
         trims: bool = False,
+        echoes: bool = False,
     ) -> None:
         self.text, self.delay, self.first, self.flavour, self.api_key = text, delay, first, flavour, api_key
         self.models, self.plan, self.always, self.thinking, self.burst = (
@@ -123,7 +125,7 @@ class LLMServer:
         self.host = ""  # "http://127.0.0.1:PORT"
         self.owner = ""  # `owned_by` of the models; empty: as the flavour has it
         self._news = asyncio.Condition()
-        self.trims = trims
+        self.trims, self.echoes = trims, echoes
         self._known: list[str] = []  # every prompt and answer so far
 
     @property
@@ -239,6 +241,8 @@ class LLMServer:
             yield _event({"reasoning_content": token})
         budget -= len(thoughts)
         rest = _after(answer, said)
+        if self.echoes and said and rest:
+            rest[0] = said + rest[0]
         for group in [rest[i : i + self.burst] for i in range(0, len(rest), self.burst)]:
             if seen.sent >= budget:
                 break

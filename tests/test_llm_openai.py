@@ -218,9 +218,10 @@ async def test_which_servers_can_continue_a_reply(flavour: str) -> None:
         assert not await llm.can_prefill()
 
 
-@pytest.mark.parametrize("flavour", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("flavour", ["vllm", "llama.cpp", "llama.cpp that echoes"])
 async def test_a_reply_is_continued_and_its_prefix_is_the_same(flavour: str) -> None:
-    async with LLMServer(flavour=flavour) as server, engine(server) as llm:
+    echoes, flavour = "echoes" in flavour, flavour.split(" ")[0]
+    async with LLMServer(flavour=flavour, echoes=echoes) as server, engine(server) as llm:
         first = "".join([delta async for delta in llm.stream(HELLO, LLMSettings(max_tokens=7))])
         rest = llm.continue_stream(HELLO, first, NONE, slot=3 if flavour == "llama.cpp" else None)
         assert first + "".join([delta async for delta in rest]) == TEXT
@@ -228,7 +229,7 @@ async def test_a_reply_is_continued_and_its_prefix_is_the_same(flavour: str) -> 
         assert after.prompt == before.prompt + first
         assert after.cached == len(after.prompt)
         assert after.body.get("id_slot") == (3 if flavour == "llama.cpp" else None)
-        assert ("continue_final_message" in after.body) == (flavour == "vllm")
+        assert (after.body["continue_final_message"], after.body["add_generation_prompt"]) == (True, False)
 
 
 @pytest.mark.parametrize(

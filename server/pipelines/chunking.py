@@ -213,8 +213,6 @@ class Generation:
         most = LONGEST_SENTENCE if stop.sentence else None
         limits = [n for n in (stop.max_tokens and stop.max_tokens - had, most, self._left()) if n is not None]
         settings = replace(self._settings, max_tokens=min(limits) + len(self._again)) if limits else self._settings
-        if not said:
-            return self._llm.stream(self._messages, settings)
         assert isinstance(self._llm, Prefills), "mode prefill is for models that can"
         return self._llm.continue_stream(self._messages, said, settings, slot=self._slot)
 

@@ -19,7 +19,8 @@ NOT_FOR_CHAT = ("embed", "whisper", "tts", "rerank", "moderation", "dall-e", "tr
 PREFILL: dict[str, dict[str, Any]] = {  # by `owned_by` in /models: what continues the assistant's last message
     "vllm": {"continue_final_message": True, "add_generation_prompt": False},
     "sglang": {"continue_final_message": True},
-    "llamacpp": {"cache_prompt": True},
+    # Older ones continue by themselves and know none of this; newer ones repeat the message unless told so.
+    "llamacpp": {"continue_final_message": True, "add_generation_prompt": False, "cache_prompt": True},
 }
 log = logging.getLogger(__name__)
 

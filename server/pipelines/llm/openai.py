@@ -18,6 +18,7 @@ from server.pipelines.llm._errors import translated
 from server.pipelines.llm._thoughts import Thoughts
 
 Finish = Literal["stop", "length", "stop_word"]
+SHORTEST_ECHO = 12  # characters: one token is rarely so long, and repeats what was said even more rarely
 log = logging.getLogger(__name__)
 
 
@@ -117,9 +118,10 @@ class OpenAI:
     def continue_stream(
         self, messages: Sequence[Message], said: str, settings: LLMSettings, *, slot: int | None = None
     ) -> Answer:
-        """What follows `said` in the reply to `messages`, from a server that keeps the prefix (see `can_prefill`).
-
-        `slot`: which of llama.cpp's holds it. Raises `LLMError`."""
+        """What follows `said` (empty: nothing yet) in the reply to `messages`, from a server that keeps the prefix (see
+        `can_prefill`). `slot`: which of llama.cpp's holds it. Raises `LLMError`."""
+        if not said:
+            return self._answer(messages, settings, slot=slot)
         return self._answer([*messages, Message("assistant", said)], settings, continues=True, slot=slot)
 
     def _answer(
@@ -146,7 +148,10 @@ class OpenAI:
             wire = [{"role": message.role, "content": message.content} for message in messages]
             stream = await self.endpoint.open(wire, extra_body=extra, **self._parameters(settings))
             while (chunk := await _next(stream, self._stall_s if spoke else self.endpoint.timeout_s)) is not None:
-                if text := thoughts.push(_text(chunk, finish)):
+                text = thoughts.push(_text(chunk, finish))
+                if continues and not spoke:
+                    text = _without_echo(text, messages[-1].content)
+                if text:
                     spoke = True
                     yield text
             if text := thoughts.close():
@@ -182,6 +187,11 @@ def _text(chunk: Any, finish: list[Finish]) -> str:
         matched = isinstance(getattr(choice, "stop_reason", None), str)  # vLLM's own: the stop string it met
         finish.append("length" if choice.finish_reason == "length" else "stop_word" if matched else "stop")
     return str(choice.delta.content or "") if choice.delta else ""
+
+
+def _without_echo(text: str, said: str) -> str:
+    """The first delta of a continuation without the message that it continues, which some servers repeat in it."""
+    return text.removeprefix(said) if len(said) >= SHORTEST_ECHO else text
 
 
 def _number(name: str, value: float | str | None) -> float | None:
