@@ -28,7 +28,7 @@ def write(path: Path) -> None:
     special += [(name, TokenType.CONTROL) for name in ("<s>", "</s>", "<|end|>", "<|assistant|>", "<|user|>")]
     pieces = special + [(f"<0x{byte:02X}>", TokenType.BYTE) for byte in range(256)]
     script = list(range(len(pieces), len(pieces) + len(SCRIPT)))
-    pieces += [(word.replace(" ", "\u2581"), TokenType.NORMAL) for word in SCRIPT]
+    pieces += [(word, TokenType.USER_DEFINED) for word in SCRIPT]  # so that text is cut into them again
     writer = GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_context_length(2048)
@@ -44,7 +44,7 @@ def write(path: Path) -> None:
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([text.encode() for text, _ in pieces])
-    writer.add_token_scores([-1000.0 if kind is TokenType.NORMAL else 0.0 for _, kind in pieces])
+    writer.add_token_scores([0.0] * len(pieces))
     writer.add_token_types([int(kind) for _, kind in pieces])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
