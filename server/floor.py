@@ -103,7 +103,7 @@ class Floor:
 
     def verdict(self, text: str, voiced_ms: float = 0.0, *, over: bool = True) -> Verdict:
         """Of what is said while a reply is paused for it."""
-        return judge(self.rules, self.rules.listed(self._language), text, voiced_ms=voiced_ms, over=over)
+        return judge(self.rules, self._language, text, voiced_ms=voiced_ms, over=over)
 
     def step(self, event: EarEvent | Settled, answering: Phase | None) -> list[Act]:
         match event:

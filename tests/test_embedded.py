@@ -66,7 +66,7 @@ async def test_a_human_voice_is_understood(server: str):
         said = (
             "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
         )
-        assert overlap(final["text"], said) >= 0.2  # pocketsphinx gets about a third of this recording of 1961
+        assert overlap(final["text"], said) >= 0.5
 
 
 async def test_the_audio_of_a_reply_is_understood_again(server: str):
@@ -141,7 +141,7 @@ async def test_a_cough_does_not_stop_it(server: str):
         assert [1 for at, of, _ in client.arrivals if of == reply and at >= after - 1]
 
 
-@pytest.mark.parametrize("text", ["yeah", "right", "okay", "I see"])
+@pytest.mark.parametrize("text", ["right", "okay", "I see"])
 async def test_a_backchannel_does_not_stop_it(server: str, text: str):
     async with connected(server) as client:
         await listening(client)

@@ -4,7 +4,7 @@ The reply was paused at the first sign of voice, so waiting costs the user nothi
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from enum import Enum, auto
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,14 @@ BACKCHANNELS: dict[str, tuple[str, ...]] = {
     "fr": ("mhm", "hm", "euh", "oui", "ouais", "d'accord", "ok", "ah", "je vois", "bien", "voilà", "exactement"),
     "es": ("mhm", "eh", "sí", "si", "vale", "ya", "claro", "ajá", "bueno", "exacto", "ok", "entiendo"),
 }  # fmt: skip
+
+# Words that nobody cuts in with alone; recognisers make them of hums, breaths and coughs.
+PARTICLES: dict[str, tuple[str, ...]] = {
+    "en": ("a", "an", "and", "but", "hum", "huh", "if", "in", "it", "of", "the", "to", "h", "m", "n"),
+    "de": ("der", "die", "das", "und", "in", "es", "ein"),
+    "fr": ("le", "la", "et", "un", "de", "à"),
+    "es": ("el", "la", "y", "un", "de", "a"),
+}
 
 
 class InterruptRules(BaseModel):
@@ -41,7 +49,17 @@ class InterruptRules(BaseModel):
         """The backchannels in force for `language` ("en", "en-US")."""
         if isinstance(self.backchannels, tuple):
             return self.backchannels
-        return (BACKCHANNELS | self.backchannels).get(language.split("-")[0].lower(), ())
+        return (BACKCHANNELS | self.backchannels).get(_base(language), ())
+
+    def words(self, text: str, language: str) -> list[str]:
+        """The words of `text` that may interrupt."""
+        words = content(text, self.listed(language))
+        particles = PARTICLES.get(_base(language), ())
+        return [] if all(word in particles for word in words) else words
+
+
+def _base(language: str) -> str:
+    return language.split("-")[0].lower()
 
 
 class Verdict(Enum):
@@ -67,11 +85,10 @@ def content(text: str, backchannels: Collection[str]) -> list[str]:
     return left
 
 
-def judge(rules: InterruptRules, backchannels: Sequence[str], text: str, *, voiced_ms: float, over: bool) -> Verdict:
+def judge(rules: InterruptRules, language: str, text: str, *, voiced_ms: float, over: bool) -> Verdict:
     """The verdict on `voiced_ms` of voice, of which `text` was understood; when it is `over`, never WAIT."""
-    words = content(text, backchannels)
     enough = over or voiced_ms >= rules.min_ms
-    if len(words) >= max(1, rules.min_words):
+    if len(rules.words(text, language)) >= max(1, rules.min_words):
         return Verdict.INTERRUPT if enough else Verdict.WAIT
     if over:
         return Verdict.RESUME
