@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libflite1 && rm
 WORKDIR /parley
 COPY pyproject.toml README.md LICENSE ./
 COPY server server
-RUN pip install --no-cache-dir --editable .
+RUN pip install --no-cache-dir --editable . && pip install --no-cache-dir --no-deps silero-vad==6.2.3
 COPY static static
 COPY configs configs
 
