@@ -10,8 +10,8 @@ import numpy as np
 
 from server.audio import SAMPLE
 from server.characters import Character
-from server.errors import ConfigError, EngineUnavailable, ParleyError
-from server.pipelines.engines import FRAME, HEARING_RATE, Kind, LLMSettings, Message, load
+from server.errors import CodecError, ConfigError, EngineUnavailable, ParleyError
+from server.pipelines.engines import FRAME, HEARING_RATE, Coded, Kind, LLMSettings, Message, load
 from server.settings import EngineSettings, Settings
 
 PATIENCE_S = 180.0  # for one engine to start and to do its piece of work
@@ -37,19 +37,28 @@ def trials(settings: Settings, everybody: Sequence[Character]) -> Iterator[tuple
         yield "codec", "codec", settings.codec, _codes
 
 
-async def tried(kind: Kind, settings: EngineSettings, work: Work) -> tuple[str, bool]:
-    """The engine started, tried and stopped: what to tell, and whether that is all well.
+async def tried(
+    kind: Kind, settings: EngineSettings, work: Work, codec: EngineSettings | None = None
+) -> tuple[str, bool]:
+    """The engine started, tried and stopped: what to tell, and whether that is all well. `codec` is for an engine that
+    receives tokens.
 
     Raises `ParleyError`, whatever goes wrong."""
     began = time.perf_counter()
     try:
         engine = load(kind, settings.engine, settings.options)
+        decoder = load("codec", codec.engine, codec.options) if codec and hasattr(engine, "codec") else None
         try:
             async with asyncio.timeout(PATIENCE_S):
+                if decoder:
+                    engine.codec = decoder
+                    await decoder.start()
                 await engine.start()
                 done = await work(engine)
         finally:
             await engine.stop()
+            if decoder:
+                await decoder.stop()
     except ParleyError:
         raise
     except TimeoutError:
@@ -106,7 +115,14 @@ async def _speaks(tts: Any, cast: list[Character]) -> str:
 
 
 async def _codes(codec: Any) -> str:
-    coded = await codec.encode(bytes(HEARING_RATE * SAMPLE), HEARING_RATE)
+    try:
+        coded = await codec.encode(bytes(HEARING_RATE * SAMPLE), HEARING_RATE)
+        told = f"a second is {len(coded.tokens)} tokens"
+    except CodecError as error:
+        if error.code != "no_encoder":
+            raise
+        coded, told = Coded(np.arange(12), np.zeros(128, np.float32)), "only decodes"
     if not await codec.decode(coded):
         raise ConfigError("it decoded nothing")
-    return f"a second is {len(coded.tokens)} tokens"
+    files = f"; {', '.join(held())}" if (held := getattr(codec, "files", None)) else ""
+    return told + files

@@ -51,7 +51,7 @@ async def test_two_decodes_are_identical(codec):
 
 async def test_dropout_would_have_made_them_differ(codec):
     """That the weights at hand would show it."""
-    network = codec.worker._network
+    network = codec.worker.network
     from linacodec.module.transformer import Attention
 
     for part in network._codec.modules():
@@ -63,7 +63,7 @@ async def test_dropout_would_have_made_them_differ(codec):
 async def test_batched_equals_single(codec):
     tokens = np.stack([coded(32, seed).tokens for seed in range(4)])
     embeddings = np.stack([coded(32, seed).embedding for seed in range(4)])
-    network = codec.worker._network
+    network = codec.worker.network
     together = network.decode(tokens, embeddings)
     alone = np.concatenate([network.decode(tokens[n : n + 1], embeddings[n : n + 1]) for n in range(4)])
     assert np.linalg.norm(together - alone) / np.linalg.norm(alone) < 1e-4

@@ -53,6 +53,10 @@ class BatchedCodec:
     async def start(self) -> None:
         await self.worker.load()
 
+    def files(self) -> list[str]:
+        """Where the model lies, file by file, with its size; for `doctor`."""
+        return list(getattr(self.worker.network, "files", list)())
+
     async def stop(self) -> None:
         await self.worker.close()
 

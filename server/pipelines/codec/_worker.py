@@ -52,7 +52,7 @@ class Worker:
     """Runs the network. At most `waiting` requests queue; one more is told `EngineBusy`."""
 
     def __init__(self, network: Network, batch: int = 16, waiting: int = 256) -> None:
-        self._network, self._batch, self._limit = network, batch, waiting
+        self.network, self._batch, self._limit = network, batch, waiting
         self._jobs: deque[Job] = deque()
         self._thread = ThreadPoolExecutor(1, "codec")
         self._running: asyncio.Task[None] | None = None
@@ -61,7 +61,7 @@ class Worker:
         self.decoded = 0  # requests they answered
 
     async def load(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._network.load)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.network.load)
 
     async def encode(self, samples: Samples) -> tuple[Tokens, Samples]:
         """As `Network.encode`."""
@@ -81,7 +81,7 @@ class Worker:
         self._jobs.clear()
         if self._running:
             await asyncio.wait([self._running])
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._network.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.network.close)
         self._thread.shutdown(wait=False)
 
     def _queue(
@@ -122,13 +122,13 @@ class Worker:
         return batch
 
     def _encode(self, recordings: Sequence[Samples]) -> Sequence[tuple[Tokens, Samples]]:
-        return [self._network.encode(samples) for samples in recordings]
+        return [self.network.encode(samples) for samples in recordings]
 
     def _decode(self, items: Sequence[tuple[Tokens, Samples]]) -> Sequence[Samples]:
         self.passes += 1
         self.decoded += len(items)
         tokens, embeddings = zip(*items, strict=True)
-        return list(self._network.decode(np.stack(tokens), np.stack(embeddings)))
+        return list(self.network.decode(np.stack(tokens), np.stack(embeddings)))
 
 
 def _outcome(batch: Sequence[Job]) -> Sequence[Any]:

@@ -42,8 +42,9 @@ def _fetch(model: str, revision: str, cache: Path | None, encoder: bool) -> Path
     try:
         return Path(hub.snapshot_download(model, revision=revision or None, allow_patterns=wanted, **where))
     except Exception as error:  # the hub's, requests' and httpx's exceptions share no base
+        held = ", ".join(name for name, _ in cached(cache)) or "nothing of it"
         raise EngineUnavailable(
-            f"{model} is not here and could not be fetched ({type(error).__name__}): "
+            f"{model} could not be fetched ({type(error).__name__}), and {cache or default_cache()} holds {held}: "
             "put its files into a directory and set [codec] model to that"
         ) from error
 

@@ -43,6 +43,7 @@ class LinaNetwork:
     ) -> None:
         self._model_name, self._revision, self._cache, self._trust = model, revision, cache, trust
         self._device, self._encoder, self._autocast = device, encoder, autocast
+        self._directory: Path | None = None
         self._torch: Any = None
         self._codec: Any = None
         self._vocoder: Any = None
@@ -51,6 +52,7 @@ class LinaNetwork:
         begin = time.monotonic()
         self._torch = module("torch")
         directory = checkpoint.find(self._model_name, self._revision, self._cache, self._encoder)
+        self._directory = directory
         self._place()
         try:
             self._open(directory)
@@ -90,6 +92,13 @@ class LinaNetwork:
                 mel = codec.forward_mel(content, torch.from_numpy(embeddings).to(self._device), mel_length=frames)
             audio = self._vocoder.decode(mel.float())
             return audio.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def files(self) -> list[str]:
+        """The model's files with their sizes, after where they lie."""
+        if self._directory is None:
+            return []
+        there = [name for name in (*checkpoint.DECODING, checkpoint.ENCODING) if (self._directory / name).is_file()]
+        return [str(self._directory), *(f"{name} {_megabytes(self._directory / name)}" for name in there)]
 
     def close(self) -> None:
         self._codec = self._vocoder = None
@@ -174,3 +183,7 @@ def _arguments(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, dict) or "ssl_feature_extractor" not in arguments:
         raise ConfigError("config.yaml: not a configuration of LinaCodec (model.init_args.ssl_feature_extractor)")
     return arguments
+
+
+def _megabytes(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:.1f} MB"
