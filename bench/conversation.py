@@ -38,6 +38,7 @@ class Figures:
     cpu: float = 0.0  # share of a core, a session
     mb: float = 0.0  # a session
     gap_max: float = 0.0  # between two frames, as the server wrote them
+    waited: float = 0.0  # share of the time that the server wanted a core and had none
     lag_p99: float = 0.0
     lag_max: float = 0.0
 
@@ -58,6 +59,7 @@ async def level(address: str, sessions: int, delays: Delays) -> Figures:
     whole = await look(address)
     figures.gap_max = max(end["gap_max_ms"], whole["gap_max_ms"])
     figures.cpu, figures.mb = (share(start, end) - idle) / sessions, (end["mb"] - before["mb"]) / sessions
+    figures.waited = (whole["waited_s"] - start["waited_s"]) / (whole["at_s"] - start["at_s"])
     figures.lag_p99, figures.lag_max = whole["lag_p99_ms"], max(end["lag_max_ms"], whole["lag_max_ms"])
     figures.failed = [f"{type(e).__name__}: {e}" for user in users if (e := user.exception())]
     return figures
@@ -163,6 +165,7 @@ ROWS = (
     ("memory, MB a session", lambda f: f"{f.mb:.2f}"),
     ("the server's loop late, ms, p99 / max", lambda f: f"{f.lag_p99:.1f} / {f.lag_max:.1f}"),
     ("the users' loop late, ms, p99 / max", lambda f: spread(f.lag, 99, 100)),
+    ("the server had to wait for a core, % of the time", lambda f: f"{f.waited * 100:.1f}"),
     ("users who failed", lambda f: str(len(f.failed))),
 )
 

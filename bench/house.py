@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 from starlette.requests import Request
@@ -25,6 +26,7 @@ from server.settings import ROOT, Settings
 from server.telemetry import set_up
 
 TICK_S = 0.01
+SCHEDULED = Path("/proc/self/schedstat")  # ns it ran, ns it waited for a core, and how often
 
 
 class Streams:
@@ -71,8 +73,10 @@ class Gauge:
             gc.collect()
         lags, self._lags = self._lags or [0.0], []
         gaps, self._streams.gaps = self._streams.gaps or [0.0], []
+        waited = int(SCHEDULED.read_text().split()[1])  # noqa: ASYNC240
         return JSONResponse(
             {
+                "waited_s": waited / 1e9,
                 "gap_p99_ms": float(np.percentile(gaps, 99)),
                 "gap_max_ms": max(gaps),
                 "cpu_s": time.process_time(),
