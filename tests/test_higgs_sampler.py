@@ -124,3 +124,18 @@ def test_a_slot_that_does_not_run_stays_as_it_is() -> None:
     for tensor, old in zip((state.row, state.past, state.step, state.eos), before, strict=True):
         assert torch.equal(tensor[0], old[0])
         assert not torch.equal(tensor[1], old[1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 16, 17, 40])
+def test_a_stream_that_comes_back_is_known_as_it_was(count: int) -> None:
+    rows = np.random.default_rng(count).integers(0, 1024, (count, BOOKS))
+    rows[0] = BOS
+    if count > 20:
+        rows[30, 2] = rows[31, 2] = EOS
+    made, back = _state(Sampling(seed=3)), State(1, torch.device("cpu"))
+    made.begin(0, Sampling(seed=3), rows[:1])
+    for row in rows[1:]:
+        made.advance(torch.from_numpy(row)[None], torch.tensor([True]))
+    back.begin(0, Sampling(seed=3), rows)
+    for name in ("row", "past", "step", "eos", "seed", "top_k", "window", "repeats", "temperature", "top_p"):
+        assert torch.equal(getattr(made, name), getattr(back, name)), name
