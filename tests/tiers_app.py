@@ -47,6 +47,18 @@ def pick_of(tts: ToneTTS) -> Any:
     return pick
 
 
+def mounted(rules: TierRules, relay: Relay, back: Backend | None, token: str = "") -> Starlette:
+    """An application of only the tiers."""
+    made = routes(
+        rules,
+        relay,
+        back,
+        lambda c: c.headers.get("origin") in (None, f"http://{c.headers.get('host')}"),
+        lambda c: not token or c.headers.get("authorization") == f"Bearer {token}",
+    )
+    return Starlette(routes=made)
+
+
 @asynccontextmanager
 async def parley(
     tts: ToneTTS | None = None, codec: BatchedCodec | None = None, token: str = "", **rules: Any
@@ -54,16 +66,7 @@ async def parley(
     """A Parley with only the tiers."""
     made = TierRules(**rules)
     back = Backend(pick_of(tts), codec) if tts else None
-    http = client()
-    relay = Relay(made, http, codec, back)
-    mounted = routes(
-        made,
-        relay,
-        back,
-        lambda c: c.headers.get("origin") in (None, f"http://{c.headers.get('host')}"),
-        lambda c: not token or c.headers.get("authorization") == f"Bearer {token}",
-    )
-    async with http, serving(Starlette(routes=mounted)) as url:
+    async with client() as http, serving(mounted(made, Relay(made, http, codec, back), back, token)) as url:
         yield url
 
 
