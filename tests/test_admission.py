@@ -247,3 +247,36 @@ def test_streams_within_the_engine_s_capacity_never_run_dry_whatever_their_order
         return [pause async for pause in realtime(Admission(1), streams=4, factor=5)]
 
     assert run(scene()) == []
+
+
+def test_who_has_plenty_keeps_off_while_another_makes_its_first_sound() -> None:
+    async def scene() -> list[str]:
+        admission, log = Admission(8), []
+        async with asyncio.TaskGroup() as group:
+            group.create_task(speak(admission, log, "rich", "a", pieces=3, ms=5000))
+            await asyncio.sleep(0.05)
+            group.create_task(speak(admission, log, "new", "b"))  # until 0.15, though "rich" could go on at 0.1
+        return log
+
+    assert run(scene()) == ["rich", "new", "rich", "rich"]
+
+
+def test_fewer_turns_at_a_time_refuse_nobody_whom_the_engine_carries() -> None:
+    async def scene() -> None:
+        admission, log, most = Admission(6, at_once=2, waiting=1), [], 0
+
+        async def watch() -> None:
+            nonlocal most
+            for _ in range(40):
+                most = max(most, admission.running)
+                await asyncio.sleep(0.01)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            for number in range(7):
+                group.create_task(speak(admission, log, str(number), str(number)))
+        assert most == 2
+        assert len(log) == 7
+        assert admission.refused == 0
+
+    run(scene())

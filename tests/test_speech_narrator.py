@@ -143,3 +143,31 @@ def test_chunks_are_of_the_sizes_asked_for(preset: object) -> None:
     assert len(got[0]) == preset.first * 1024 * 2  # type: ignore[attr-defined]
     assert {len(c) for c in got[1:-1]} == {preset.later * 1024 * 2}  # type: ignore[attr-defined]
     assert chunks.flush() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("Good evening, and welcome to the news. Next.", ["Good evening,", "and welcome to the news.", "Next."]),
+        ("Well, that is, as they say, that.", ["Well, that is,", "as they say, that."]),
+        ("Dr. Smith, who paid 1,000 dollars, left.", ["Dr. Smith,", "who paid 1,000 dollars, left."]),
+        ("No clause here. Next, then.", ["No clause here.", "Next, then."]),
+        ("Only this, ...", ["Only this, ..."]),
+        ("", []),
+    ],
+)
+def test_in_a_hurry_the_first_clause_stands_alone(text: str, cut: list[str]) -> None:
+    found = sentences_of(text, eager=True)
+    assert [sentence for _, sentence in found] == cut
+    assert all(text[at : at + len(sentence)] == sentence for at, sentence in found)
+
+
+async def test_hurry_is_only_for_a_listener_who_hears_nothing(studio: Studio) -> None:
+    said: list[str] = []
+    async with studio.narrator(*studio.find()) as narrator:
+        speak = narrator._speaker.speak
+        narrator._speaker.speak = lambda text: said.append(text) or speak(text)  # type: ignore[method-assign]
+        for _ in range(2):
+            async with aclosing(narrator.say("Good evening, dear friends of ours.", eager=True)) as pieces:
+                assert [piece async for piece in pieces]
+    assert said == ["Good evening,", "dear friends of ours.", "Good evening, dear friends of ours."]

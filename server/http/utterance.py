@@ -71,7 +71,7 @@ class Take:
             self.booth, self.voice, client=self._client, rate=self.rate, seams=self._sizes.seams
         )
         async with narrator as reader:
-            async with aclosing(reader.say(self._text)) as pieces:
+            async with aclosing(reader.say(self._text, eager=self._sizes.eager)) as pieces:
                 async for piece in pieces:
                     self.ms = reader.made_ms
                     yield piece

@@ -14,6 +14,7 @@ from enum import IntEnum
 from server.errors import EngineBusy
 
 DUE_MS = 250.0  # less audio than this ahead of the listener is urgent
+EASY_MS = 800.0  # who has more waits while others get their first
 
 
 class Need(IntEnum):
@@ -22,6 +23,7 @@ class Need(IntEnum):
     DUE = 0
     FIRST = 1
     AHEAD = 2
+    EASY = 3
 
 
 class Listener:
@@ -52,7 +54,8 @@ class Stream:
     def need(self, now: float) -> Need:
         if not self.listener.sent_ms:
             return Need.FIRST
-        return Need.DUE if self.listener.ahead_ms(now) < DUE_MS else Need.AHEAD
+        ahead = self.listener.ahead_ms(now)
+        return Need.DUE if ahead < DUE_MS else Need.AHEAD if ahead < EASY_MS else Need.EASY
 
     def begin(self) -> None:
         """Something new is to be said. To a listener who has heard everything it is like the first thing."""
@@ -62,11 +65,11 @@ class Stream:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Hold the engine for one piece. Raises `EngineBusy` for a stream that was never admitted and cannot be."""
-        await self._admission._take(self)
+        need = await self._admission._take(self)
         try:
             yield
         finally:
-            self._admission._give_back()
+            self._admission._give_back(need)
 
     def sent(self, ms: float) -> None:
         """`ms` of audio have gone to the listener."""
@@ -74,17 +77,26 @@ class Stream:
 
 
 class Admission:
-    """The claims on one engine. `streams`: turns at once; `waiting`: streams not yet admitted that may queue, for at
-    most `patience_s`; a stream once admitted is never refused."""
+    """The claims on one engine. `streams`: how many it carries; `at_once`: how many turns it is given at the same time
+    (0: as many); `waiting`: how many more may wait for their first turn, for at most `patience_s`. A stream once
+    admitted is never refused."""
 
     def __init__(
-        self, streams: int, *, waiting: int = 32, patience_s: float = 10.0, clock: Callable[[], float] | None = None
+        self,
+        streams: int,
+        *,
+        at_once: int = 0,
+        waiting: int = 32,
+        patience_s: float = 10.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.streams, self.waiting, self.patience_s = streams, waiting, patience_s
+        self.at_once = min(at_once or streams, streams)
         self.refused = 0
         self._own_clock = clock
-        self._running = 0
-        self._queue: dict[Stream, asyncio.Future[None]] = {}
+        self._turns: Counter[Need] = Counter()  # being taken
+        self._admitted = 0
+        self._queue: dict[Stream, asyncio.Future[Need]] = {}
         self._served: dict[str, int] = {}  # when each client with a stream here was last let in
         self._open: Counter[str] = Counter()
         self._count = 0
@@ -95,7 +107,8 @@ class Admission:
 
     @property
     def running(self) -> int:
-        return self._running
+        """Turns being taken."""
+        return self._turns.total()
 
     @property
     def queued(self) -> int:
@@ -105,9 +118,11 @@ class Admission:
     async def stream(self, client: str = "") -> AsyncIterator[Stream]:
         """A stream for `client` (an address: streams of one client share its place in the queue)."""
         self._open[client] += 1
+        stream = Stream(self, client, self._next())
         try:
-            yield Stream(self, client, self._next())
+            yield stream
         finally:
+            self._admitted -= stream.admitted
             self._open[client] -= 1
             if not self._open[client]:
                 del self._open[client]
@@ -131,35 +146,34 @@ class Admission:
     def _newcomers(self) -> int:
         return sum(not stream.admitted for stream in self._queue)
 
-    async def _take(self, stream: Stream) -> None:
+    async def _take(self, stream: Stream) -> Need:
         stream.since = self._next()
-        if self._running < self.streams and not self._pending():
-            self._let_in(stream)
-        else:
-            await self._wait(stream)
+        if not self._pending() and self._room(need := stream.need(self.clock())):
+            return self._let_in(stream, need)
+        return await self._wait(stream)
 
-    async def _wait(self, stream: Stream) -> None:
+    async def _wait(self, stream: Stream) -> Need:
         newcomer = not stream.admitted
-        if newcomer and self._newcomers() >= self.waiting:
+        if newcomer and self._newcomers() >= self.waiting + max(0, self.streams - self._admitted):
             raise self._busy()
         came, place = self.clock(), asyncio.get_running_loop().create_future()
         self._queue[stream] = place
         try:
             async with asyncio.timeout(self.patience_s if newcomer else None):
-                await self._stand(place)
+                return await self._stand(place)
         except TimeoutError:
             raise self._busy() from None
         finally:
             del self._queue[stream]
-        if newcomer:
-            self._wait_s += 0.2 * (self.clock() - came - self._wait_s)
+            if newcomer:
+                self._wait_s += 0.2 * (self.clock() - came - self._wait_s)
 
-    async def _stand(self, place: asyncio.Future[None]) -> None:
+    async def _stand(self, place: asyncio.Future[Need]) -> Need:
         try:
-            await place
+            return await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self._give_back()  # cancelled just as it was let in
+                self._give_back(place.result())  # cancelled just as it was let in
             raise
 
     def _pending(self) -> list[Stream]:
@@ -169,19 +183,26 @@ class Admission:
         self.refused += 1
         return EngineBusy("all voices are in use; try again later", retry_after=self.retry_after())
 
-    def _let_in(self, stream: Stream) -> None:
-        self._running += 1
+    def _room(self, need: Need) -> bool:
+        """Whether a turn may be taken now. Who has plenty keeps off while others make their first sound."""
+        return self.running < self.at_once and not (need is Need.EASY and self._turns[Need.FIRST])
+
+    def _let_in(self, stream: Stream, need: Need) -> Need:
+        self._turns[need] += 1
+        self._admitted += not stream.admitted
         stream.admitted = True
         self._served[stream.client] = self._next()
+        return need
 
-    def _give_back(self) -> None:
-        self._running -= 1
+    def _give_back(self, need: Need) -> None:
+        self._turns[need] -= 1
         # Decided a step later, so that the stream that just made a piece can compete for the next one.
         asyncio.get_running_loop().call_soon(self._choose)
 
     def _choose(self) -> None:
         now = self.clock()
-        while self._running < self.streams and (waiting := self._pending()):
+        while waiting := self._pending():
             chosen = min(waiting, key=lambda stream: self.order(stream, now))
-            self._let_in(chosen)
-            self._queue[chosen].set_result(None)
+            if not self._room(need := chosen.need(now)):
+                return
+            self._queue[chosen].set_result(self._let_in(chosen, need))

@@ -10,23 +10,27 @@ from typing import Any
 
 from server.audio import SAMPLE, Resampler, milliseconds
 from server.pipelines.admission import Stream
+from server.pipelines.boundaries import Verdict, has_words, judge_clause, next_mark
 from server.pipelines.engines import Speaker, Speech, Word
 from server.pipelines.joins import Joiner, Seams
 from server.pipelines.sentences import Splitter
 
 FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
 LONGEST_OVERLAP_MS = 80.0
+EAGER_WORDS = 2  # the shortest clause that is said on its own
 _ASCII = str.maketrans("‘’‚‛“”„‟«»–—―−", '\'\'\'\'""""""----')
 _PAUSES = ((re.compile(r"[.!?…。！？][\"'”’)\]]*$"), 250.0), (re.compile(r"[,;:—–、，；：][\"'”’)\]]*$"), 120.0))
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Chunk sizes in frames of 46.4 ms: of the first chunk, of the later ones, and how much segments may overlap."""
+    """Chunk sizes in frames of 46.4 ms: of the first chunk, of the later ones, and how much segments may overlap.
+    `eager`: to a listener who hears nothing the first clause is said before the rest of its sentence is made."""
 
     first: int
     later: int
     overlap: int
+    eager: bool = False
 
     @property
     def seams(self) -> Seams:
@@ -34,7 +38,7 @@ class Preset:
 
 
 PRESETS = {
-    "aggressive": Preset(4, 8, 2),
+    "aggressive": Preset(4, 8, 2, eager=True),
     "balanced": Preset(6, 10, 2),
     "conservative": Preset(8, 12, 3),
 }
@@ -87,12 +91,13 @@ class Narrator:
         """When the listener, who plays what comes as it comes, has heard everything; seconds on the loop's clock."""
         return self._stream.listener.dry_at
 
-    async def say(self, text: str) -> AsyncGenerator[Speech, None]:
-        """`text` as speech, piece by piece, with words whose `start` and `end` are characters of `text`.
+    async def say(self, text: str, *, eager: bool = False) -> AsyncGenerator[Speech, None]:
+        """`text` as speech, piece by piece, with words whose `start` and `end` are characters of `text`. `eager`: see
+        `Preset`.
 
         Read it within `aclosing`. Raises `TTSError`, and `EngineBusy` if the engine never had a place for this one."""
         self._stream.begin()
-        for offset, sentence in sentences_of(plain(text)):
+        for offset, sentence in sentences_of(plain(text), eager=eager and not self._stream.listener.sent_ms):
             words: list[Word] = []
             async with aclosing(self._speaker.speak(sentence)) as pieces:
                 while piece := await self._turn(pieces):
@@ -142,14 +147,28 @@ def plain(text: str) -> str:
     return "".join(" " if _picture(c) else c for c in text.translate(_ASCII))
 
 
-def sentences_of(text: str) -> list[tuple[int, str]]:
-    """The sentences of `text`, each with its offset."""
-    splitter, found, at = Splitter(), [], 0
+def sentences_of(text: str, *, eager: bool = False) -> list[tuple[int, str]]:
+    """The sentences of `text`, each with its offset; `eager`: the first is cut at its first clause."""
+    splitter, found, at = Splitter(), list[tuple[int, str]](), 0
     for sentence in [*splitter.push(text), *splitter.finish()]:
         at = text.index(sentence, at)
         found.append((at, sentence))
         at += len(sentence)
+    if eager and found:
+        found[:1] = _first_clause(*found[0])
     return found
+
+
+def _first_clause(offset: int, sentence: str) -> list[tuple[int, str]]:
+    """The first clause of at least two words, and the rest, where there is both."""
+    at = 0
+    while (mark := next_mark(sentence, at, clauses=True)) >= 0:
+        at = mark + 1
+        rest = sentence[at:].lstrip()
+        enough = len(sentence[:mark].split()) >= EAGER_WORDS and has_words(rest, 0, len(rest))
+        if enough and judge_clause(sentence, mark) is Verdict.END:
+            return [(offset, sentence[:at]), (offset + len(sentence) - len(rest), rest)]
+    return [(offset, sentence)]
 
 
 def pause_after(text: str) -> float:

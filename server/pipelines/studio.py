@@ -1,5 +1,6 @@
 """The studio: which voices there are, by any name a client may know them, and the engines that have them."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,11 @@ _KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "flite": {k: {"name": v} for k, v in zip(
         ("f1", "f2", "f3", "m1", "m2", "m3"), ("slt", "slt", "slt", "rms", "awb", "kal16"), strict=True)},
 }  # fmt: skip
+
+
+def _at_once(name: str) -> int:
+    """How many turns make sense at the same time: for what computes in this process, one for each core."""
+    return os.cpu_count() or 1 if name in ("espeak", "flite", "kokoro", "pocket_tts") else 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,11 @@ class Studio:
         self._voiced = voiced
         self._cast = {name.lower(): voice for name, voice in (cast or {}).items()}
         self.booths = {
-            name: Booth(name, engine, Admission(engine.streams, waiting=waiting, patience_s=patience_s))
+            name: Booth(
+                name,
+                engine,
+                Admission(engine.streams, at_once=_at_once(name), waiting=waiting, patience_s=patience_s),
+            )
             for name, engine in engines.items()
         }
 

@@ -108,7 +108,7 @@ class Spoken:
         stream = (text.mode or self.init.default_mode) == "stream"
         preset = PRESETS.get(text.preset, PRESETS["conservative"])
         chunks = Chunks.of(preset, reader.rate) if stream else Chunks(CHUNK, CHUNK)
-        async with aclosing(reader.say(text.text)) as pieces:
+        async with aclosing(reader.say(text.text, eager=stream and preset.eager)) as pieces:
             async for piece in pieces:
                 if piece.words and "words" in self.init.events:
                     yield {"type": "words", "segment": segment, "words": described(piece.words, text.text)}
