@@ -184,6 +184,9 @@ def _laid_over(old: bytes, new: bytes, again: int, reach: int) -> bytes:
 
 def _quiet(wave: Wave, rate: int, floor: float) -> int:
     window = max(1, rate * WINDOW_MS // 1000)
+    first = wave[:window]
+    if len(first) < window or first @ first >= window * floor**2:
+        return 0  # it sounds at once: as it mostly does
     whole = wave[: len(wave) // window * window].reshape(-1, window)
     loud = np.flatnonzero((whole**2).mean(axis=1) >= floor**2)
     return int(loud[0] if len(loud) else len(whole)) * window * SAMPLE
