@@ -25,7 +25,8 @@ from server.audio import SAMPLE, milliseconds, wav
 from server.errors import EngineUnavailable
 from server.pipelines.codec._lina.imports import present
 from server.pipelines.codec._tokens import CODEBOOK, RATE, SPAN, WIDTH, to_packed, to_wire
-from server.pipelines.engines import Codec, Coded, Voice, load
+from server.pipelines.engines import Codec, Coded, Voice
+from server.pipelines.loading import load
 from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.clients import client
 from server.pipelines.tiers.relay import Relay

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from server.audio import frames, resample, size, to_float, to_pcm
-from server.pipelines.engines import FRAME, HEARING_RATE, Voice, load
+from server.pipelines.engines import FRAME, HEARING_RATE, Voice
+from server.pipelines.loading import load
 
 SENTENCES = (Path(__file__).parent / "sentences.txt").read_text().split("\n")[:-1]
 VOICES = ("slt", "rms", "awb")

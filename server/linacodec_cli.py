@@ -14,7 +14,8 @@ from typing import TypeVar
 from server.audio import read_wav, wav
 from server.errors import CodecError, ConfigError, ParleyError, UpstreamError
 from server.pipelines.codec._tokens import RATE, from_wire, to_wire
-from server.pipelines.engines import Codec, Coded, load
+from server.pipelines.engines import Codec, Coded
+from server.pipelines.loading import load
 from server.pipelines.tiers.objects import Objects
 from server.settings import read
 

@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from server.errors import ConfigError
-from server.pipelines.engines import LLM, STT, TTS, VAD, Codec, Engine, Kind, Speaker, TurnEnd, Voice, load
+from server.pipelines.engines import LLM, STT, TTS, VAD, Codec, Engine, Kind, Speaker, TurnEnd, Voice
+from server.pipelines.loading import load
 from server.pipelines.tts._revoiced import revoiced
 from server.settings import EngineSettings, Settings
 

@@ -14,7 +14,8 @@ from server import characters
 from server.audio import milliseconds, wav
 from server.characters import Character
 from server.errors import ConfigError, TTSError
-from server.pipelines.engines import TTS, Voice, load
+from server.pipelines.engines import TTS, Voice
+from server.pipelines.loading import load
 from server.settings import EngineSettings, Settings
 
 PLAYERS = {

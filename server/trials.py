@@ -11,7 +11,8 @@ import numpy as np
 from server.audio import SAMPLE
 from server.characters import Character
 from server.errors import CodecError, ConfigError, EngineUnavailable, ParleyError
-from server.pipelines.engines import FRAME, HEARING_RATE, Coded, Kind, LLMSettings, Message, load
+from server.pipelines.engines import FRAME, HEARING_RATE, Coded, Kind, LLMSettings, Message
+from server.pipelines.loading import load
 from server.settings import EngineSettings, Settings
 
 PATIENCE_S = 180.0  # for one engine to start and to do its piece of work

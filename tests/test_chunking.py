@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from server.errors import LLMError
 from server.pipelines.chunking import Generation, Reason, Stop, detect
 from server.pipelines.chunks import Cutter
-from server.pipelines.engines import LLMSettings, Message, load
+from server.pipelines.engines import LLMSettings, Message
+from server.pipelines.loading import load
 from server.pipelines.sentences import sentences
 from tests import virtual_time
 from tests.llm_server import TEXT, Fault, LLMServer, tokens

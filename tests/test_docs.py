@@ -17,7 +17,8 @@ from server import commands, events
 from server.__main__ import _parser
 from server.audio import wav
 from server.characters import Character
-from server.pipelines.engines import Voice, load, names
+from server.pipelines.engines import Voice
+from server.pipelines.loading import load, names
 from server.settings import ROOT, EngineSettings, Settings, read
 from tests import fakes
 from tests.live import parley

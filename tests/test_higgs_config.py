@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="pip install torch==2.13.0")
 yaml = pytest.importorskip("yaml", reason="pip install -e .[test]")
 
 from server import characters
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from server.settings import ROOT, Settings, read
 
 

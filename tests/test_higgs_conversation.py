@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="pip install torch==2.13.0")
 pytest.importorskip("transformers", reason="pip install -e .[test]")
 
 from server.audio import wav
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from tests import fakes
 from tests.higgs import tiny
 from tests.wire import address, connected, serving

@@ -243,7 +243,8 @@ async def test_words_are_nearer_the_truth_than_by_characters_alone() -> None:
     from contextlib import aclosing
 
     from server.audio import to_float
-    from server.pipelines.engines import Voice, load
+    from server.pipelines.engines import Voice
+    from server.pipelines.loading import load
 
     texts = [
         "It was a dark night; the rain, which had fallen since noon, did not stop.",

@@ -17,7 +17,8 @@ import pytest_asyncio  # noqa: E402
 
 from server.audio import milliseconds, wav  # noqa: E402
 from server.errors import ConfigError, EngineBusy, EngineUnavailable, TTSError  # noqa: E402
-from server.pipelines.engines import TTS, Speaker, Speech, Voice, load  # noqa: E402
+from server.pipelines.engines import TTS, Speaker, Speech, Voice  # noqa: E402
+from server.pipelines.loading import load  # noqa: E402
 from tests.higgs import tiny  # noqa: E402
 
 RATE = 24_000

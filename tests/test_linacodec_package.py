@@ -12,7 +12,8 @@ from server.errors import CodecError, ConfigError, EngineUnavailable
 from server.pipelines.codec._lina import checkpoint
 from server.pipelines.codec._lina.imports import present
 from server.pipelines.codec._tokens import CODEBOOK, WIDTH, length
-from server.pipelines.engines import Coded, load
+from server.pipelines.engines import Coded
+from server.pipelines.loading import load
 from tests.fake_codec import tone
 
 pytestmark = pytest.mark.skipif(

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from server.errors import ConfigError
-from server.pipelines.engines import LLMSettings, Message, load
+from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.llm import auto
+from server.pipelines.loading import load
 from tests.llm_server import Fault, LLMServer
 
 HELLO = [Message("user", "hello")]

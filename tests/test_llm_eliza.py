@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.pipelines.engines import LLMSettings, Message, load
+from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.llm._numbers import said, summed, value
 from server.pipelines.llm._parts import JOKES, STORIES
 from server.pipelines.llm.eliza import Eliza
+from server.pipelines.loading import load
 
 NONE = LLMSettings()
 

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from server.pipelines.chunking import Generation, Reason, Stop
-from server.pipelines.engines import LLMSettings, Message, load
+from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.llm import auto, openai
+from server.pipelines.loading import load
 from server.pipelines.sentences import sentences
 from tests import tiny_gguf
 

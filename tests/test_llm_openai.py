@@ -7,9 +7,10 @@ import socket
 import pytest
 
 from server.errors import ConfigError, LLMError
-from server.pipelines.engines import LLMSettings, Message, load
+from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.llm._thoughts import Thoughts
 from server.pipelines.llm.openai import OpenAI
+from server.pipelines.loading import load
 from tests.llm_server import TEXT, Fault, LLMServer, tokens
 
 HELLO = [Message("system", "Be brief."), Message("user", "Hello")]

@@ -7,7 +7,7 @@ import pytest
 
 from server.audio import to_float
 from server.errors import EngineUnavailable, STTError
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from server.pipelines.stt import faster_whisper as engine_module
 from tests.speech import noise, silence
 from tests.tiny_whisper import make

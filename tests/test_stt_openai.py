@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from server.errors import STTError
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from tests.speech import noise, silence
 
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from bench.wer import word_errors
 from server.audio import to_float, to_pcm
 from server.errors import ConfigError, EngineUnavailable, STTError
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from server.pipelines.stt._worker import AUDIO, BEGIN, END, Hearing
 from tests.speech import JFK, human, say, silence
 
@@ -247,7 +247,7 @@ async def test_a_model_that_cannot_be_loaded_is_told_at_start():
 async def test_the_server_process_does_not_load_it_and_workers_end_with_the_server():
     code = (
         "import asyncio, sys\n"
-        "from server.pipelines.engines import load\n"
+        "from server.pipelines.loading import load\n"
         "async def main():\n"
         "    engine = load('stt', 'pocketsphinx', {'workers': 1, 'streams': 1})\n"
         "    await engine.start()\n"

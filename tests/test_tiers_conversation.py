@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from server.pipelines.codec._tokens import from_wire
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from tests.fake_codec import FakeNetwork, fake_codec
 from tests.test_tiers_voices import application
 from tests.tiers_app import parley, serving, until

@@ -12,7 +12,8 @@ import pytest
 from server.app import create_app
 from server.audio import SAMPLE, to_float, wav
 from server.errors import ConfigError, EngineUnavailable, ProtocolError, TTSError
-from server.pipelines.engines import Voice, load
+from server.pipelines.engines import Voice
+from server.pipelines.loading import load
 from server.pipelines.tiers.services import Service, TierRules, customary
 from server.pipelines.tiers.voices import described, sent
 from server.pipelines.tts._revoiced import quietest, revoiced

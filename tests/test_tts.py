@@ -14,7 +14,8 @@ import pytest
 
 from server.audio import milliseconds
 from server.errors import ConfigError, EngineUnavailable, TTSError
-from server.pipelines.engines import TTS, Speaker, Speech, Voice, Word, load
+from server.pipelines.engines import TTS, Speaker, Speech, Voice, Word
+from server.pipelines.loading import load
 from server.pipelines.tts import _libespeak, _libflite, espeak, flite
 from server.pipelines.tts._pieces import pieces
 from server.pipelines.tts._words import Words

@@ -13,7 +13,8 @@ import pytest
 
 from server.audio import milliseconds, wav
 from server.errors import ConfigError, EngineUnavailable, TTSError
-from server.pipelines.engines import TTS, Speaker, Voice, Word, load
+from server.pipelines.engines import TTS, Speaker, Voice, Word
+from server.pipelines.loading import load
 from tests.speech import noise
 
 

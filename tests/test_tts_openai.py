@@ -21,7 +21,8 @@ from starlette.routing import Route
 
 from server.audio import wav
 from server.errors import ConfigError, TTSError
-from server.pipelines.engines import TTS, Voice, load
+from server.pipelines.engines import TTS, Voice
+from server.pipelines.loading import load
 from server.pipelines.tts._ahead import ahead
 
 RATE = 24_000

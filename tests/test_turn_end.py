@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from server.errors import EngineError, EngineUnavailable
-from server.pipelines.engines import HEARING_RATE, load
+from server.pipelines.engines import HEARING_RATE
+from server.pipelines.loading import load
 from server.pipelines.turn_end import smart_turn
 from server.pipelines.turn_end._features import log_mel
 

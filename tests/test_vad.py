@@ -10,7 +10,8 @@ import pytest
 
 from server.audio import to_float, to_pcm
 from server.errors import EngineError, EngineUnavailable
-from server.pipelines.engines import FRAME, load
+from server.pipelines.engines import FRAME
+from server.pipelines.loading import load
 from server.pipelines.vad import silero
 from server.pipelines.vad._batches import INLINE, Batches, Memory
 from tests.speech import cough, human, noise, say, silence

@@ -1,4 +1,4 @@
-"""The interfaces every engine fulfils, the values that pass between them, and `load`.
+"""The interfaces every engine fulfils, and the values that pass between them.
 
 An engine is one module `server.pipelines.<kind>.<name>` with exactly one `create(**options)`. It is created once per
 process and shared by every session; what belongs to one conversation is the small object its `open` returns.
@@ -6,8 +6,6 @@ process and shared by every session; what belongs to one conversation is the sma
 Audio everywhere: signed 16-bit little-endian mono PCM in `bytes`, except where float32 numpy is stated.
 """
 
-import importlib
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +13,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError, validate_call
-
-from server.errors import ConfigError, EngineUnavailable
 
 Kind = Literal["vad", "turn_end", "stt", "llm", "tts", "codec"]
 Samples = npt.NDArray[np.float32]
@@ -239,32 +234,3 @@ class Codec(Engine, Protocol):
     async def convert(self, pcm: bytes, rate: int, embedding: Samples | None = None) -> bytes:
         """`pcm` once through the codec: as long as it was, in the voice of `embedding` (None: its own)."""
         ...
-
-
-def load(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
-    """The engine `name` of `kind`, not yet started.
-
-    Raises `ConfigError` for an unknown name or option, `EngineUnavailable` for a missing package or file."""
-    module = f"server.pipelines.{kind}.{name}"
-    try:
-        create = importlib.import_module(module).create
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            raise ConfigError(
-                f"[{kind}] engine = {name!r} is not an engine; there are: {', '.join(names(kind))}"
-            ) from None
-        raise EngineUnavailable(f"engine {name!r} of [{kind}] needs the package {error.name!r}") from error
-    known = inspect.signature(create).parameters
-    if strange := sorted(set(options) - set(known)):
-        raise ConfigError(f"[{kind}] {strange[0]} is not an option of engine {name!r}; its options: {', '.join(known)}")
-    try:
-        return validate_call(create)(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"[{kind}] {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def names(kind: Kind) -> list[str]:
-    """The engines of `kind` that ship with Parley."""
-    folder = Path(__file__).parent / kind
-    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
