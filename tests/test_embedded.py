@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 
 from server.audio import resample
-from server.pipelines.engines import Recogniser, Transcript
 from server.pipelines.stt import pocketsphinx
 from tests import speech
 from tests.wire import Client, connected, running
@@ -69,32 +68,27 @@ async def test_a_human_voice_is_understood(server: str):
         assert overlap(final["text"], said) >= 0.5
 
 
-async def test_the_audio_of_a_reply_is_understood_again(server: str):
-    """What flite says through the server comes back as it was said."""
+async def test_the_audio_of_a_reply_is_understood_again():
+    """A server that speaks with flite: what it says aloud is what it says in text."""
     text = "the weather is very good today and we will go to the beach"
-    pcm = speech.say(text)
+    speech.say("hello")  # skips where flite is not installed
+    async with running("--config", "configs/embedded.toml", PARLEY_TTS_ENGINE="flite") as (address, _):
+        async with connected(address) as client:
+            await client.until("session.created")
+            await client.send("say", text=text)
+            done = await client.until("reply.done")
+            spoken = resample(client.audio[done["reply"]], client.of("reply.audio")[0]["rate"], 16_000)
     stt = pocketsphinx.create(workers=1)
     await stt.start()
     try:
         recogniser = stt.open("en")
-        async with connected(server) as client:
-            await client.until("session.created")
-            await client.send("say", text="One. Two. Three.")
-            done = await client.until("reply.done")
-            spoken = client.audio[done["reply"]]
-            rate = client.of("reply.audio")[0]["rate"]
-        heard_flite = await _heard(recogniser, pcm)
-        heard_espeak = await _heard(recogniser, resample(spoken, rate, 16_000))
+        await recogniser.feed(spoken + speech.silence(300))
+        heard = (await recogniser.finish()).text
         await recogniser.close()
     finally:
         await stt.stop()
-    assert overlap(heard_flite.text, text) >= 0.7
-    assert overlap(heard_espeak.text, "one two three") >= 0.3  # pocketsphinx hardly understands espeak
-
-
-async def _heard(recogniser: Recogniser, pcm: bytes) -> Transcript:
-    await recogniser.feed(pcm + speech.silence(300))
-    return await recogniser.finish()
+    assert done["text"] == text
+    assert overlap(heard, text) >= 0.7
 
 
 async def long_reply(client: Client) -> int:
