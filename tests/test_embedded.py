@@ -72,12 +72,11 @@ async def test_the_audio_of_a_reply_is_understood_again():
     """A server that speaks with flite: what it says aloud is what it says in text."""
     text = "the weather is very good today and we will go to the beach"
     speech.say("hello")  # skips where flite is not installed
-    async with running("--config", "configs/embedded.toml", PARLEY_TTS_ENGINE="flite") as (address, _):
-        async with connected(address) as client:
-            await client.until("session.created")
-            await client.send("say", text=text)
-            done = await client.until("reply.done")
-            spoken = resample(client.audio[done["reply"]], client.of("reply.audio")[0]["rate"], 16_000)
+    async with running(PARLEY_TTS_ENGINE="flite") as (address, _), connected(address) as client:
+        await client.until("session.created")
+        await client.send("say", text=text)
+        done = await client.until("reply.done")
+        spoken = resample(client.audio[done["reply"]], client.of("reply.audio")[0]["rate"], 16_000)
     stt = pocketsphinx.create(workers=1)
     await stt.start()
     try:
