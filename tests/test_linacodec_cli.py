@@ -131,7 +131,7 @@ def test_without_the_package_one_line_says_how_to_get_it():
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.skipif(not present(), reason="the package linacodec is not installed: pip install -e '.[linacodec]'")
+@pytest.mark.linacodec
 def test_with_the_package_tokens_become_pcm(tmp_path):
     from tests.lina_checkpoint import write
 

@@ -10,15 +10,12 @@ import pytest
 from server.audio import SAMPLE, to_float, wav
 from server.errors import CodecError, ConfigError, EngineUnavailable
 from server.pipelines.codec._lina import checkpoint
-from server.pipelines.codec._lina.imports import present
 from server.pipelines.codec._tokens import CODEBOOK, WIDTH, length
 from server.pipelines.engines import Coded
 from server.pipelines.loading import load
 from tests.fake_codec import tone
 
-pytestmark = pytest.mark.skipif(
-    not present(), reason="the package linacodec is not installed: pip install -e '.[linacodec]'"
-)
+pytestmark = pytest.mark.linacodec
 
 
 @pytest.fixture(scope="module")

@@ -59,13 +59,13 @@ def spoken(pcm: bytes) -> list[int]:
 async def test_a_client_may_have_tokens_and_decode_them_itself() -> None:
     codec, own = fake_codec(), fake_codec()
     async with serving(application(ToneTTS(), codec)) as url, client(url, "?audio=linacodec_tokens") as talk:
-        text = f"{TEXT} {prose(200)}"
+        text = f"{TEXT} {prose(60)}"
         await talk.send("say", text=text)
         done = await talk.until("reply.done")
         (told,) = talk.of("reply.audio")
         assert (told["format"], told["rate"]) == ("linacodec_tokens", 48_000)
         audio = talk.of("audio")
-        assert len(audio) > 3
+        assert len(audio) > 1
         assert [("embedding" in message) for message in audio] == [True] + [False] * (len(audio) - 1)
         assert not any("data" in message for message in audio)
         pcm = await decoded(own, audio)

@@ -215,7 +215,7 @@ async def test_what_is_asked_of_a_plain_back_end_is_what_the_plan_says():
     seen = {}
 
     async def script(answer):
-        seen.update(answer.body, key=answer.headers["authorization"], path=answer.path)
+        seen.update(answer.body, key=answer.headers["authorization"], path=answer.path, id=answer.headers["x-request-id"])
         await answer.head()
         await answer.line(await tokens_of("One."))
         await answer.line(DONE)
@@ -227,10 +227,10 @@ async def test_what_is_asked_of_a_plain_back_end_is_what_the_plan_says():
         parley(None, codec, services=service(back + "/v2/x", key="abc")) as url,
         asked(url) as client,
     ):
-        await listen(client)
+        await listen(client, headers={"X-Request-Id": "me-3"})
     assert seen == {
         "text": TEXT, "voice": "flute", "service": "echotts", "stream": True, "output_format": "linacodec_tokens",
-        "sample_rate": 48_000, "key": "bearer abc", "path": "/v2/x",
+        "sample_rate": 48_000, "key": "bearer abc", "path": "/v2/x", "id": "me-3",
     }  # fmt: skip
     await codec.stop()
 

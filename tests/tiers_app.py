@@ -25,16 +25,16 @@ from tests.tones import ToneTTS
 async def serving(app: Any) -> AsyncIterator[str]:
     """`app` under uvicorn on a port of the system's choice: its address."""
     config = uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", timeout_graceful_shutdown=1)
+    config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(), name="uvicorn")
-    while not server.started:
-        await asyncio.sleep(0.005)
-        assert not task.done(), "the server did not start"
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()  # without its loop, whose ticks would make every test wait
+    assert server.started, "the server did not start"
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
-        await asyncio.wait([task])
+        server.force_exit = True
+        await server.shutdown()
 
 
 def pick_of(tts: ToneTTS) -> Any:

@@ -21,7 +21,7 @@ from runpod.serverless.utils.rp_validator import validate
 from server import characters
 from server.errors import ParleyError
 from server.http.tiers.mount import picker
-from server.pipelines.engines import load
+from server.pipelines.loading import load
 from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.pieces import pieces
 from server.pipelines.tiers.requests import FORMATS, request

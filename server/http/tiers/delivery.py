@@ -43,8 +43,9 @@ class Delivery(Response):
             sending.cancel()
             leaving.cancel()
             await asyncio.wait({sending, leaving})
-            if not sending.cancelled() and not sending.exception():
-                end, told = sending.result()
+            if not sending.cancelled():
+                broken = sending.exception()
+                end, told = ("internal", repr(broken)) if broken else sending.result()
             self._over(end, told)
         if not sending.cancelled():
             sending.result()

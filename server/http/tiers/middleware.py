@@ -45,7 +45,7 @@ class Middleware:
             STREAMS.labels("middleware", "", "disabled").inc()
             return JSONResponse(DISABLED | {"tier": "middleware", "requestId": id}, 503)
         try:
-            wanted = self._admitted(await read_json(request), stream=True)
+            wanted = self._admitted(await read_json(request), id, stream=True)
         except ParleyError as error:
             return self._refused(error, id)
         progress = self._ledger.open(id, wanted.service)
@@ -61,7 +61,7 @@ class Middleware:
         """The whole speech as a WAV file."""
         id = request_id(request)
         try:
-            wanted = self._admitted(await read_json(request), stream=False)
+            wanted = self._admitted(await read_json(request), id, stream=False)
         except ParleyError as error:
             return self._refused(error, id)
         progress = self._ledger.open(id, wanted.service)
@@ -88,10 +88,11 @@ class Middleware:
             return JSONResponse({"error": "no such stream", "code": "unknown"}, 404)
         return JSONResponse(progress.told(), headers={"Cache-Control": "no-store"})
 
-    def _admitted(self, body: Any, stream: bool) -> Wanted:
+    def _admitted(self, body: Any, id: str, stream: bool) -> Wanted:
         if not isinstance(body, Mapping):
             raise ProtocolError('a JSON object is needed: {"text", "voice", "service"}')
-        wanted = Wanted(text(body, self._rules.longest), _named(body, "voice"), _named(body, "service"), stream)
+        said = text(body, self._rules.longest)
+        wanted = Wanted(said, _named(body, "voice"), _named(body, "service"), stream, id=id)
         self._relay.check(wanted.service)
         if self._ledger.running() >= self._rules.streams:
             raise EngineBusy(f"{self._rules.streams} streams are under way (tiers.streams)", retry_after=2)

@@ -27,8 +27,9 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=5), limits=httpx.Limits(max_connections=None))
 
 
-def headers(service: Service) -> dict[str, str]:
-    return {"Authorization": f"Bearer {service.key}"} if service.key else {}
+def headers(service: Service, id: str = "") -> dict[str, str]:
+    told = {"Authorization": f"Bearer {service.key}"} if service.key else {}
+    return told | ({"X-Request-Id": id} if id else {})
 
 
 def url(service: Service) -> str:
@@ -36,10 +37,12 @@ def url(service: Service) -> str:
     return base if service.kind != "parley" or base.endswith(PATH) else base + PATH
 
 
-async def parts(http: httpx.AsyncClient, service: Service, body: dict[str, Any]) -> AsyncGenerator[Part, None]:
+async def parts(
+    http: httpx.AsyncClient, service: Service, body: dict[str, Any], id: str = ""
+) -> AsyncGenerator[Part, None]:
     """What the service answers to `body`, ending with `Complete`. Raises `UpstreamError`."""
     try:
-        async with http.stream("POST", url(service), json=body, headers=headers(service)) as response:
+        async with http.stream("POST", url(service), json=body, headers=headers(service, id)) as response:
             await refuse(response)
             async with aclosing(_read(response, service)) as read:
                 async for part in read:

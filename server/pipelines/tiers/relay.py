@@ -36,6 +36,7 @@ class Wanted:
     service: str
     stream: bool = True
     voice_options: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""  # of the request, for the logs of all tiers
 
 
 class Relay:
@@ -86,7 +87,7 @@ class Relay:
             return self._local(service, wanted)
         body = _body(service, wanted)
         if service.kind != "runpod":
-            return parts(self._http, service, body)
+            return parts(self._http, service, body, wanted.id)
         endpoint = Endpoint(self._http, service)
         return endpoint.parts(body) if wanted.stream else endpoint.batch(body)
 
