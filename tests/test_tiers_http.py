@@ -215,7 +215,8 @@ async def test_what_is_asked_of_a_plain_back_end_is_what_the_plan_says():
     seen = {}
 
     async def script(answer):
-        seen.update(answer.body, key=answer.headers["authorization"], path=answer.path, id=answer.headers["x-request-id"])
+        told = {"key": answer.headers["authorization"], "id": answer.headers["x-request-id"], "path": answer.path}
+        seen.update(answer.body | told)
         await answer.head()
         await answer.line(await tokens_of("One."))
         await answer.line(DONE)
