@@ -18,7 +18,7 @@ from bench.house import opened
 from bench.joins import quality
 from server.clients import Answers, HTTPSpeech, Speech
 from server.clients.answers import FIRST, SENTENCE
-from server.clients.speech import Complete, Created
+from server.clients.speech import Created, Done
 from tests.llm_server import LLMServer
 
 TEXT = (
@@ -93,10 +93,11 @@ async def adaptive(http: HTTPSpeech, engine: str) -> AsyncGenerator[bytes, None]
 
 async def socket(speech: Speech, preset: str) -> AsyncGenerator[bytes, None]:
     await speech.say(TEXT, preset=preset)
+    await speech.close()  # so that each text has a listener of its own, who hears nothing yet
     async for event in speech:
         if isinstance(event, bytes):
             yield event
-        elif isinstance(event, Complete):
+        elif isinstance(event, Done):
             return
 
 
@@ -170,14 +171,16 @@ async def chunks(address: str, rounds: int) -> str:
     async with Answers(f"ws://{address}/ws/llm") as answers:
         for _ in range(rounds):
             answer = await answers.start([{"role": "user", "content": "Speak."}])
+            began = time.perf_counter()
             while not answer.done:
-                began = time.perf_counter()
+                begun = bool(answer.text)
                 async for _ in answer.chunk(SENTENCE):
                     pass
-                beyond = (time.perf_counter() - began) * 1000
-                (
-                    later if first and len(first) > len(later) // 99 and answer.text != answer.last.text else first
-                ).append(beyond - answer.last.elapsed_ms if answer.text != answer.last.text else beyond)
+                took, began = (time.perf_counter() - began) * 1000, time.perf_counter()
+                if begun:
+                    later.append(took - answer.last.elapsed_ms)
+                else:
+                    first.append(took)
             await answer.end()
         for engine in RATES:
             async with Speech(f"ws://{address}/ws/tts/stream", model=engine) as speech:
@@ -202,11 +205,12 @@ async def _sound(answers: Answers, speech: Speech) -> float:
     answer = await answers.start([{"role": "user", "content": "Speak."}], FIRST)
     text = "".join([delta async for delta in answer.chunk()])
     await speech.say(text, preset="aggressive")
+    await speech.close()
     took = 0.0
     async for event in speech:
         if isinstance(event, bytes) and not took:
             took = (time.perf_counter() - began) * 1000
-        if isinstance(event, Complete):
+        if isinstance(event, Done):
             break
     await answer.cancel()
     return took
