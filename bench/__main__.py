@@ -5,7 +5,7 @@ import asyncio
 import os
 import sys
 
-from bench import conversation, embedded, linacodec
+from bench import conversation, embedded, linacodec, speech
 from bench.engines import Delays
 from bench.house import opened
 from bench.leaks import leaks
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         "--leaks", type=int, default=1_000, metavar="N", help="short sessions for the leak check; 0: none"
     )
     parser.add_argument("--sentences", type=int, default=8, metavar="N", help="spoken to the embedded engines; 0: none")
+    parser.add_argument("--speech", type=int, default=4, metavar="N", help="rounds of the speech services; 0: none")
     parser.add_argument("--tiers", type=int, default=20, metavar="N", help="texts through the three tiers; 0: none")
     return parser
 
@@ -39,6 +40,9 @@ async def _run(given: argparse.Namespace) -> int:
     if given.sentences:
         print("\nThe embedded engines, with flite's voice at the microphone\n")
         print(await embedded.figures(given.sentences))
+    if given.speech:
+        print("\nThe speech and chunked-LLM services\n")
+        missed += await speech.printed([1, 2, 4, 8], given.speech)
     if given.tiers:
         print("\nThe tiers and LinaCodec\n")
         missed += not await linacodec.figures(times=given.tiers)

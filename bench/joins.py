@@ -14,10 +14,10 @@ TEXTS = ["Ask not what your country can do for you,", "ask what you can do for y
 
 async def quality() -> str:
     lines = [
-        "Joins of three segments: the largest step from sample to sample at a seam, as a share of the largest that the "
-        "speech has",
-        f"around it; silence between segments; pieces that render {40} ms again, put together: error against the original\n",
-        f"{'':10}{'largest step':>14}{'butted':>10}{'pause ms':>12}{'again, dB':>12}",
+        "Joins of three segments: the largest step at a seam, as a share of the largest that speech makes around it;",
+        "the same where they are butted together at their loudest; the silence left between segments;",
+        "and pieces that render 40 ms of context again, put together: the error against the original\n",
+        f"{'':10}{'largest step':>14}{'butted':>10}{'pause ms':>12}{'again':>12}",
     ]
     for name, module in (("espeak", espeak), ("flite", flite)):
         engine: TTS = module.create()
