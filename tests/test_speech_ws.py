@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from starlette.websockets import WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -17,6 +18,7 @@ from server.audio import milliseconds
 from server.pipelines.studio import Studio
 from server.pipelines.tts import espeak, flite
 from server.ws import speech
+from server.ws.wire import Wire
 from tests import services
 from tests.fakes import FakeTTS, words
 from tests.services import serving, until
@@ -297,6 +299,78 @@ async def test_text_refreshes_the_idle_clock_and_silence_ends_the_stream() -> No
         assert engine.open_now == 0
         await e.send("text", text="back")
         await e.until("stream_created")
+
+
+async def test_any_message_keeps_a_stream_alive() -> None:
+    async with fake(idle_s=0.3) as (_, _, url), ear(url) as e:
+        await e.send("init")
+        for _ in range(5):
+            await asyncio.sleep(0.15)
+            await e.send("ping")
+        await e.until("pong")
+        await e.quiet(0.05)
+        assert "done" not in e.types
+        await e.until("done")
+
+
+class Stuck:
+    """A socket that takes nothing until it is let go."""
+
+    application_state = WebSocketState.CONNECTED
+
+    def __init__(self) -> None:
+        self.go, self.sent = asyncio.Event(), list[Any]()
+
+    async def send_bytes(self, frame: bytes) -> None:
+        await self.go.wait()
+        self.sent.append(frame)
+
+    send_text = send_bytes  # type: ignore[assignment]
+
+
+async def test_what_waits_for_a_slow_client_is_dropped_and_replies_overtake_it() -> None:
+    stuck, first, second = Stuck(), object(), object()
+    async with Wire(stuck, room=8) as wire:  # type: ignore[arg-type]
+        await wire.put(first, b"one.")
+        await asyncio.sleep(0)  # it is being written
+        await wire.put(first, b"two.")
+        await wire.put(second, b"six.")
+        full = asyncio.ensure_future(wire.put(second, b"nine"))
+        await asyncio.sleep(0.01)
+        assert not full.done()  # there is no room
+        wire.tell({"type": "pong"})
+        wire.drop(first)
+        await full
+        stuck.go.set()
+        await wire.sent()
+        assert stuck.sent == [b"one.", '{"type":"pong"}', b"six.", b"nine"]
+        stuck.go.clear()
+        await wire.put(first, b"head")
+        await asyncio.sleep(0)
+        await wire.put(first, b"last")
+        wire.drop()
+        stuck.go.set()
+        await wire.sent()
+        assert stuck.sent[4:] == [b"head"]
+
+
+async def test_a_cancel_drops_what_a_slow_client_has_not_taken() -> None:
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    async with fake(speed=1000, rate=48_000) as (engine, studio, url):
+        host, port = url.split("/")[2].split(":")
+        small.connect((host, int(port)))
+        async with ear(url, sock=small) as e:
+            e.socket.transport.pause_reading()
+            await e.send("init", default_mode="stream", events=["cancelled"])
+            await e.send("text", text=" ".join(f"w{n}" for n in range(3_000)))
+            await until(lambda: engine.speaking and not studio.default.admission.running, 20)
+            await asyncio.sleep(0.1)
+            await e.send("cancel")
+            await until(lambda: not engine.open_now)
+            e.socket.transport.resume_reading()
+            await e.until("cancelled")
+            assert await e.quiet() == []
 
 
 async def test_a_voice_that_breaks_is_told_and_the_next_text_is_said() -> None:
