@@ -8,130 +8,20 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
 
 import numpy as np
 
+from bench import real_model
 from bench.house import opened
 from bench.joins import quality
-from server.clients import Answers, HTTPSpeech, Speech
+from bench.listeners import RATES, TEXT, WAYS, Cell, measure
+from server.clients import Answers, Speech
 from server.clients.answers import FIRST, SENTENCE
-from server.clients.speech import Created, Done
+from server.clients.speech import Done
 from tests.llm_server import LLMServer
 
-TEXT = (
-    "Good evening, and welcome to the evening news. The river has risen by a foot since this morning, "
-    "and the old bridge is closed. Tomorrow will be dry."
-)
-RATES = {"espeak": 22_050, "flite": 16_000}
 FIRST_TOKEN_S, TOKEN_S = 0.1, 0.02
-
-
-@dataclass
-class Heard:
-    """One stream: when its first byte came after it was asked for, and how long its listener waited in between, ms."""
-
-    first_ms: float = 0.0
-    late_ms: float = 0.0
-    audio_s: float = 0.0
-
-
-@dataclass
-class Cell:
-    """Streams at the same time, over several rounds."""
-
-    heard: list[Heard] = field(default_factory=list)
-    wall_s: float = 0.0
-
-    def first(self, percent: float) -> float:
-        return float(np.percentile([h.first_ms for h in self.heard], percent))
-
-    @property
-    def gap_ms(self) -> float:
-        return max(h.late_ms for h in self.heard)
-
-    @property
-    def speed(self) -> float:
-        return sum(h.audio_s for h in self.heard) / self.wall_s
-
-
-async def listen(chunks: AsyncGenerator[bytes, None], rate: int, began: float) -> Heard:
-    """Play what comes, as it comes."""
-    heard, dry = Heard(), 0.0
-    async with aclosing(chunks) as source:
-        async for chunk in source:
-            now, seconds = time.perf_counter(), len(chunk) / 2 / rate
-            if not heard.audio_s:
-                heard.first_ms, dry = (now - began) * 1000, now
-            heard.late_ms = max(heard.late_ms, (now - dry) * 1000)
-            dry = max(dry, now) + seconds
-            heard.audio_s += seconds
-    return heard
-
-
-async def batch(http: HTTPSpeech, engine: str) -> AsyncGenerator[bytes, None]:
-    pcm, _ = await http.whole(TEXT, model=engine)
-    yield pcm
-
-
-async def streamed(http: HTTPSpeech, engine: str) -> AsyncGenerator[bytes, None]:
-    async with aclosing(http.stream(TEXT, model=engine, preset="aggressive")) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-async def adaptive(http: HTTPSpeech, engine: str) -> AsyncGenerator[bytes, None]:
-    async with http.adaptive(model=engine) as stream:
-        await stream.append(TEXT)
-        await stream.close()
-        async with aclosing(stream.audio()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-
-async def socket(speech: Speech, preset: str) -> AsyncGenerator[bytes, None]:
-    await speech.say(TEXT, preset=preset)
-    await speech.close()  # so that each text has a listener of its own, who hears nothing yet
-    async for event in speech:
-        if isinstance(event, bytes):
-            yield event
-        elif isinstance(event, Done):
-            return
-
-
-@asynccontextmanager
-async def asker(address: str, way: str, engine: str) -> AsyncIterator[Callable[[], AsyncGenerator[bytes, None]]]:
-    """A client of one of the four ways, its connection open."""
-    if way in ("websocket", "websocket batch"):
-        mode = "batch" if way.endswith("batch") else "stream"
-        url = f"ws://{address}/ws/tts/stream"
-        async with Speech(url, model=engine, mode=mode) as speech:  # type: ignore[arg-type]
-            while not isinstance(await anext(speech), Created):
-                pass
-            yield lambda: socket(speech, "aggressive")
-    else:
-        ask = {"http batch": batch, "http stream": streamed, "adaptive": adaptive}[way]
-        async with HTTPSpeech(f"http://{address}") as http:
-            await http.whole("Ready.", model=engine)  # the connection is made
-            yield lambda: ask(http, engine)
-
-
-async def measure(address: str, way: str, engine: str, streams: int, rounds: int) -> Cell:
-    cell = Cell()
-    async with AsyncExitStack() as stack:
-        askers = [await stack.enter_async_context(asker(address, way, engine)) for _ in range(streams)]
-        for number in range(rounds + 1):
-            began = time.perf_counter()
-            heard = await asyncio.gather(*(listen(ask(), RATES[engine], began) for ask in askers))
-            if number:  # the first one warms up
-                cell.heard += heard
-                cell.wall_s += time.perf_counter() - began
-    return cell
-
-
-WAYS = ("http batch", "http stream", "adaptive", "websocket batch", "websocket")
 
 
 async def voices(address: str, levels: list[int], rounds: int) -> tuple[str, list[tuple[str, bool]]]:
@@ -186,10 +76,9 @@ async def chunks(address: str, rounds: int) -> str:
             async with Speech(f"ws://{address}/ws/tts/stream", model=engine) as speech:
                 for _ in range(rounds):
                     sounds[engine].append(await _sound(answers, speech))
-    own = (FIRST_TOKEN_S + 9 * TOKEN_S) * 1000
     return "\n".join(
         [
-            f"first chunk of 10 tokens: {np.median(first):.0f} ms (the model's own {own:.0f})",
+            f"first chunk of 10 tokens: {np.median(first):.1f} ms, with the model's own time",
             f"continuations: {np.median(later):.1f} ms beyond what the server takes for the chunk",
             *(
                 f"from the question to the first sound, {engine}: {np.median(ms):.0f} ms p50, {max(ms):.0f} at worst"
@@ -218,14 +107,23 @@ async def _sound(answers: Answers, speech: Speech) -> float:
 
 async def figures(levels: list[int], rounds: int) -> tuple[str, list[tuple[str, bool]]]:
     """Everything, as one text, and the targets."""
-    async with LLMServer(TEXT, delay=TOKEN_S, first=FIRST_TOKEN_S) as model:
-        environment = {"OPENAI_BASE_URL": f"{model.host}/v1", "OPENAI_API_KEY": "none", "PARLEY_LLM_ENGINE": "openai"}
-        async with opened("bench.speech_house", environment=environment) as address:
-            table, targets = await voices(address, levels, rounds)
-            told = await chunks(address, rounds)
-    speed = f"a model of {FIRST_TOKEN_S * 1000:.0f} ms to its first token and {1 / TOKEN_S:.0f} tokens a second"
-    joins = await quality()
-    return f"{table}\n\nThe chunked model, before {speed}\n\n{told}\n\n{joins}", targets
+    async with LLMServer(TEXT, delay=TOKEN_S, first=FIRST_TOKEN_S) as model, _house(f"{model.host}/v1") as address:
+        table, targets = await voices(address, levels, rounds)
+        told = await chunks(address, rounds)
+    speed = f"a model of {FIRST_TOKEN_S * 1000:.0f} ms to its first token, {TOKEN_S * 1000:.0f} to each other"
+    told = f"The chunked model, before {speed}\n\n{told}\n\nBefore llama.cpp with a tiny model"
+    if real_model.present():
+        async with real_model.served() as url, _house(url) as address:
+            told += f"\n\n{await chunks(address, rounds)}"
+    else:
+        told += f": {real_model.NEEDS}"
+    return f"{table}\n\n{told}\n\n{await quality()}", targets
+
+
+def _house(model: str) -> AbstractAsyncContextManager[str]:
+    """The services before the model at `model`."""
+    environment = {"OPENAI_BASE_URL": model, "OPENAI_API_KEY": "none", "PARLEY_LLM_ENGINE": "openai"}
+    return opened("bench.speech_house", environment=environment)
 
 
 async def printed(levels: list[int], rounds: int) -> int:
