@@ -64,7 +64,7 @@ class Counts:
 
     @property
     def unread(self) -> int:
-        return self.generated - self.delivered
+        return max(0, self.generated - self.delivered)  # a delta may be cut in two
 
 
 class Generation:

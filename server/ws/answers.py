@@ -157,7 +157,7 @@ class Answer:
         counts = self.generation.counts
         return {
             "tokens": counts.delivered,
-            "unread_tokens": max(0, counts.unread),  # a delta that was cut in two is handed out as two
+            "unread_tokens": counts.unread,
             "requests": counts.requests,
             "rested_ms": counts.rested_s * 1000,
         }
