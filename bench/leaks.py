@@ -10,7 +10,7 @@ import websockets
 from bench.conversation import look
 
 AT_ONCE = 25
-WARM = 300  # fills the caches and the list of conversations that may be taken up again
+WARM = 1_000  # fills the caches, the heap, and the conversations that may be taken up again
 
 
 @dataclass
