@@ -1,6 +1,7 @@
 """The end-of-turn model: its features, and the real loading and running of a small model with the same shapes."""
 
 import asyncio
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +108,7 @@ def test_the_model_is_found_in_an_installed_package(tmp_path, monkeypatch):
     data.mkdir(parents=True)
     (tmp_path / "pipecat" / "__init__.py").write_text("raise ImportError('must not be imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pipecat", raising=False)
     with pytest.raises(EngineUnavailable, match="pip install"):
         smart_turn.create()
     (data / "smart-turn-v3.2-cpu.onnx").touch()
