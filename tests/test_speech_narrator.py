@@ -69,7 +69,8 @@ async def test_another_rate_sounds_as_long(studio: Studio) -> None:
             whole = pcm(await read(narrator, TEXT)) + narrator.finish().pcm
             lengths[rate] = milliseconds(whole, rate)
             assert narrator.rate == rate
-    assert max(lengths.values()) - min(lengths.values()) < 80  # espeak is not the same every time
+    # No engine is the same every time: flite's hiss may or may not pass for silence, and a pause be trimmed or not.
+    assert max(lengths.values()) - min(lengths.values()) < 250
 
 
 async def test_text_with_nothing_to_say_makes_nothing(studio: Studio) -> None:
