@@ -1,4 +1,4 @@
-"""A Parley on a real socket for tests: in this process with engines of the test's choice, or a process of its own."""
+"""A Parley in a process of its own: what it logs, and how it ends."""
 
 import asyncio
 import os
@@ -6,33 +6,8 @@ import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
-from server.app import create_app
-from server.rack import Rack
-from server.serve import Server, build
-from server.settings import ROOT, Settings
-from tests import fakes
-
-CAST = {"directory": ROOT / "configs" / "characters"}
-
-
-@asynccontextmanager
-async def parley(rack: Rack | None = None, **tables: Any) -> AsyncIterator[Server]:
-    """A server with fakes for engines (or `rack`) and `tables` of settings, on a port of the system's choice."""
-    server_table = {"port": 0, "drain_s": 0} | tables.pop("server", {})
-    settings = Settings(**{"server": server_table, "characters": CAST} | tables)
-    server = build(settings, create_app(settings, rack or fakes.rack()))
-    running = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(20):
-            while not server.started:
-                assert not running.done(), "the server did not start"
-                await asyncio.sleep(0.01)
-        yield server
-    finally:
-        server.should_exit = True
-        await running
+from server.settings import ROOT
 
 
 class Process:

@@ -21,7 +21,7 @@ from server.pipelines.engines import Voice
 from server.pipelines.loading import load, names
 from server.settings import ROOT, EngineSettings, Settings, read
 from tests import fakes
-from tests.live import parley
+from tests.wire import serving
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -153,7 +153,7 @@ async def run_program(code: str, port: int, folder: Path) -> str:
 async def test_the_readmes_client_works_as_printed(tmp_path: Path) -> None:
     code = program("README.md", "user.text")
     assert len([line for line in code.splitlines() if line]) <= 10
-    async with parley(fakes.rack(fakes.FakeLLM("Hello there. I am Ada."))) as server:
+    async with serving(fakes.rack(fakes.FakeLLM("Hello there. I am Ada."))) as server:
         printed = await run_program(code, server.port, tmp_path)
     assert printed.split("\n")[:2] == ["Hello there.", "I am Ada."]
     with wave.open(str(tmp_path / "reply.wav")) as file:
@@ -163,7 +163,7 @@ async def test_the_readmes_client_works_as_printed(tmp_path: Path) -> None:
 async def test_the_example_speaks_a_recording_and_records_the_answer(tmp_path: Path) -> None:
     (tmp_path / "question.wav").write_bytes(wav(fakes.voice("who are you"), fakes.RATE))
     code = text("examples/client.py").replace("sys.argv[1:3]", '["question.wav", "answer.wav"]')
-    async with parley(fakes.rack(fakes.FakeLLM("Hello there. I am Ada."))) as server:
+    async with serving(fakes.rack(fakes.FakeLLM("Hello there. I am Ada."))) as server:
         printed = await run_program(code, server.port, tmp_path)
     assert printed.splitlines() == ["you:  who are you", "them: Hello there.", "them: I am Ada."]
     with wave.open(str(tmp_path / "answer.wav")) as file:

@@ -13,8 +13,8 @@ from server.doctor import Finding
 from server.settings import ROOT, EngineSettings, Settings, strangers
 from server.trials import trials, tried
 from tests import fakes
-from tests.live import parley
 from tests.llm_server import LLMServer
+from tests.wire import serving
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_a_port_that_is_taken() -> None:
 
 
 async def test_a_port_that_parley_serves_already() -> None:
-    async with parley(fakes.rack()) as server:
+    async with serving(fakes.rack()) as server:
         finding = await doctor.reach("127.0.0.1", server.port)
     assert (finding.state, finding.text.endswith("Parley is serving there")) == ("ok", True)
 

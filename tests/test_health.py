@@ -10,7 +10,7 @@ import websockets
 
 from server import telemetry
 from tests import fakes
-from tests.live import parley
+from tests.wire import serving
 
 
 async def get(port: int, path: str) -> httpx.Response:
@@ -39,7 +39,7 @@ async def converse(port: int, *messages: dict[str, object], until: str = "turn.m
 
 
 async def test_ready_names_the_engines() -> None:
-    async with parley() as server:
+    async with serving() as server:
         answer = await get(server.port, "/health")
         assert answer.status_code == 200
         told = answer.json()
@@ -49,7 +49,7 @@ async def test_ready_names_the_engines() -> None:
 
 
 async def test_sessions_are_counted_while_they_last() -> None:
-    async with parley() as server:
+    async with serving() as server:
         async with websockets.connect(f"ws://127.0.0.1:{server.port}/ws") as socket:
             await socket.recv()
             assert (await get(server.port, "/health")).json()["sessions"] == 1
@@ -60,7 +60,7 @@ async def test_sessions_are_counted_while_they_last() -> None:
 
 
 async def test_not_ready_is_503_and_still_live() -> None:
-    async with parley() as server:
+    async with serving() as server:
         state = server.config.app.state  # type: ignore[union-attr]
         state.rack.ready = False
         answer = await get(server.port, "/health")
@@ -73,7 +73,7 @@ async def test_not_ready_is_503_and_still_live() -> None:
 
 
 async def test_a_turn_is_in_the_metrics_stage_by_stage() -> None:
-    async with parley(fakes.rack(fakes.FakeLLM("Well then, that is that."))) as server:
+    async with serving(fakes.rack(fakes.FakeLLM("Well then, that is that."))) as server:
         names = ['parley_turns_total{kind="text"}', 'parley_replies_total{end="done"}']
         names += [f'parley_stage_seconds_count{{stage="{s}"}}' for s in ("first_token", "first_audio", "first_sent")]
         before = [await sample(server.port, name) for name in names]
@@ -87,7 +87,7 @@ async def test_a_turn_is_in_the_metrics_stage_by_stage() -> None:
 
 
 async def test_errors_and_refusals_are_counted_by_code() -> None:
-    async with parley(server={"token": "secret"}) as server:
+    async with serving(server={"token": "secret"}) as server:
         errors, refused = 'parley_errors_total{code="unauthorized"}', 'parley_sessions_refused_total{reason="token"}'
         before = [await sample(server.port, name) for name in (errors, refused)]
         async with websockets.connect(f"ws://127.0.0.1:{server.port}/ws") as socket:
@@ -97,7 +97,7 @@ async def test_errors_and_refusals_are_counted_by_code() -> None:
 
 
 async def test_what_prometheus_finds() -> None:
-    async with parley() as server:
+    async with serving() as server:
         text = (await get(server.port, "/metrics")).text
     for name in (
         "parley_sessions",
@@ -115,7 +115,7 @@ async def test_what_prometheus_finds() -> None:
 async def test_one_line_a_turn_and_it_names_the_session(caplog) -> None:
     caplog.handler.addFilter(telemetry._Carry())
     with caplog.at_level(logging.INFO, "parley"):
-        async with parley() as server:
+        async with serving() as server:
             told = await converse(server.port, {"type": "user.text", "text": "hello"})
     lines = [record for record in caplog.records if record.getMessage() == "turn"]
     assert len(lines) == 1
