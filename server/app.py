@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from server import characters, services
-from server.errors import LimitError
+from server.errors import LimitError, ParleyError
 from server.http import health, page
 from server.http.tiers.mount import mount
 from server.lobby import Lobby
@@ -32,7 +32,13 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with rack, connections:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(rack)
+            except ParleyError as error:
+                app.state.failure = error
+                raise
+            await stack.enter_async_context(connections)
             watch = asyncio.create_task(watch_loop())
             yield
             watch.cancel()
@@ -46,6 +52,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.lobby, app.state.rack, app.state.settings = lobby, rack, settings
+    app.state.failure = None  # why the engines could not be opened
     return app
 
 

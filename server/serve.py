@@ -1,6 +1,7 @@
 """`serve`: the application under uvicorn, with a shutdown that lets sentences end."""
 
 import gc
+import logging
 import socket
 
 import uvicorn
@@ -73,10 +74,17 @@ def taken(host: str, port: int) -> str:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises `ConfigError` where that cannot begin."""
+    """Serve until SIGTERM or Ctrl-C. Raises `ConfigError` or `EngineUnavailable` where that cannot begin."""
     set_up(settings.server.log)
     if reason := taken(settings.server.host, settings.server.port):
         raise ConfigError(reason)
-    server = build(settings)
+    app = create_app(settings)
+    server = build(settings, app)
     server.alone = True
-    server.run()
+    # What an engine lacks is said in one line, by who called; uvicorn would add where in the code it was noticed.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.failure is None)
+    try:
+        server.run()
+    finally:
+        if app.state.failure:
+            raise app.state.failure from None

@@ -56,6 +56,13 @@ def test_an_engine_that_does_not_exist_keeps_it_from_starting() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_model_file_that_is_missing_is_one_line_without_a_traceback() -> None:
+    done = command("serve", "--port", "0", PARLEY_TURNEND_ENGINE="smart_turn", PARLEY_TURNEND_MODEL="/nowhere.onnx")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("parley: [turnend] model = '/nowhere.onnx': there is no such file")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
