@@ -186,6 +186,7 @@ async def test_the_view_offers_the_characters_voices_and_fits_a_phone() -> None:
         await page.click("#tab-talk")
         await page.wait_for_function("() => window.parley.state.session")
         await page.click("#tab-read")
+        await page.wait_for_function("() => document.querySelectorAll('#read-voices option').length > 1")
         values = await page.evaluate("() => [...document.querySelectorAll('#read-voices option')].map((o) => o.value)")
         assert values[0] == "default"
         assert len(values) > 1
