@@ -13,8 +13,6 @@ TORCH := torch==2.13.0
 SILERO := --no-deps silero-vad==6.2.3
 EXTRAS := test,whisper,kokoro,pocket,pipecat
 COVERAGE := 85
-JOBS ?= 3
-PYTEST = $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile
 
 .PHONY: run test check bench format clean packages
 .DEFAULT_GOAL := run
