@@ -118,14 +118,14 @@ def test_work_grows_with_the_text_and_no_faster(text: str, whole: bool) -> None:
             count += 1
             return trace
 
-        splitter = Splitter()
+        splitter, before = Splitter(), sys.gettrace()
         sys.settrace(trace)  # type: ignore[arg-type]
         try:
             for portion in [text] if whole else text:
                 splitter.push(portion)
             splitter.finish()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return count
 
     short = text[: len(text) // 4]
