@@ -69,7 +69,7 @@ class Answer:
 
     def _start(self, group: asyncio.TaskGroup, character: Character) -> tuple[Reply, asyncio.Task[None]]:
         reply = self._begin(character, self._known)
-        return reply, group.create_task(reply.run(), name=f"reply {reply.id}")
+        return reply, group.create_task(reply.run(), name=f"reply of {character.id}")
 
     def _present(self, reply: Reply, character: Character) -> None:
         """`reply` is now the one that sounds; a pause that was made of the answer holds for it too."""

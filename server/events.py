@@ -1,6 +1,6 @@
 """Events: every message a conversation tells its client. Pure.
 
-Times are milliseconds; `reply` is an integer that grows through the conversation.
+Times are milliseconds.
 """
 
 from dataclasses import dataclass, field, fields
@@ -68,55 +68,56 @@ class TranscriptFinal(Event):
 
 
 @dataclass(frozen=True)
-class ReplyStarted(Event):
-    type = "reply.started"
+class OfReply(Event):
+    """A message about the reply of this number, which grows by one through the conversation."""
+
     reply: int
+
+
+@dataclass(frozen=True)
+class ReplyStarted(OfReply):
+    type = "reply.started"
     turn: int
     character: str
 
 
 @dataclass(frozen=True)
-class ReplyText(Event):
+class ReplyText(OfReply):
     type = "reply.text"
-    reply: int
     text: str
 
 
 @dataclass(frozen=True)
-class ReplySentence(Event):
+class ReplySentence(OfReply):
     type = "reply.sentence"
-    reply: int
     index: int
     text: str
     start_ms: float
 
 
 @dataclass(frozen=True)
-class ReplyAudio(Event):
+class ReplyAudio(OfReply):
     type = "reply.audio"
-    reply: int
     rate: int
     format: str = "pcm_s16le"
 
 
 @dataclass(frozen=True)
-class Audio(Event):
+class Audio(OfReply):
     """A frame of PCM; on the JSON subprotocol a bare binary frame."""
 
     type = "audio"
-    reply: int
     start_ms: float
     data: bytes
 
 
 @dataclass(frozen=True)
-class AudioTokens(Event):
+class AudioTokens(OfReply):
     """A segment of speech as codec tokens, for a client on msgpack that decodes them: `tokens` little-endian 16-bit
     integers, `embedding` (the voice, in the first message of a reply) 128 little-endian 32-bit floats; the decoded
     audio is cut to `num_samples` at 48 kHz and multiplied by `gain`."""
 
     type = "audio"
-    reply: int
     start_ms: float
     tokens: bytes
     num_samples: int
@@ -125,25 +126,22 @@ class AudioTokens(Event):
 
 
 @dataclass(frozen=True)
-class ReplyPaused(Event):
+class ReplyPaused(OfReply):
     type = "reply.paused"
-    reply: int
     heard_ms: float
     reason: str
 
 
 @dataclass(frozen=True)
-class ReplyResumed(Event):
+class ReplyResumed(OfReply):
     type = "reply.resumed"
-    reply: int
     heard_ms: float
     reason: str
 
 
 @dataclass(frozen=True)
-class ReplyInterrupted(Event):
+class ReplyInterrupted(OfReply):
     type = "reply.interrupted"
-    reply: int
     heard_ms: float
     heard: str
     unheard: str
@@ -151,9 +149,8 @@ class ReplyInterrupted(Event):
 
 
 @dataclass(frozen=True)
-class ReplyDone(Event):
+class ReplyDone(OfReply):
     type = "reply.done"
-    reply: int
     text: str
     audio_ms: float
 

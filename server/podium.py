@@ -134,7 +134,7 @@ class Podium:
         messages = history.prompt(character, self._cast.present, self.instructions)
         tokens = _once(say) if say else bill.think(self._rack.llm, messages, self.llm)
         names = [] if say else self._cast.names()
-        return Reply(next(self._ids), turn, character.id, tokens, speaker, rate, self.stage, timeline, names=names)
+        return Reply(self._ids, turn, character.id, tokens, speaker, rate, self.stage, timeline, names=names)
 
     async def _run(self, answer: Answer) -> None:
         failure: ParleyError | None = None

@@ -6,9 +6,9 @@ Each queue is bounded, so a listener who has enough ahead of him pauses synthesi
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from server.audio import Resampler, milliseconds
@@ -16,6 +16,7 @@ from server.errors import EngineError
 from server.events import (
     Error,
     Event,
+    OfReply,
     ReplyAudio,
     ReplyDone,
     ReplyPaused,
@@ -58,11 +59,12 @@ class Stage:
 class Reply:
     """One turn of one character's. `tokens` is what it thinks, `speaker` (at `rate` Hz) how it sounds.
 
-    Nothing is told to the client before `release`; `run` ends when all of it has been heard."""
+    Nothing is told to the client before `release`, which takes its `id` from `ids` (0 until then: a draft that is
+    thrown away leaves no gap in the numbers); `run` ends when all of it has been heard."""
 
     def __init__(
         self,
-        id: int,
+        ids: Iterator[int],
         turn: int,
         character: str,
         tokens: AsyncGenerator[str, None],
@@ -73,12 +75,12 @@ class Reply:
         *,
         names: Sequence[str] = (),
     ) -> None:
-        self.id, self.turn, self.character = id, turn, character
+        self.id, self.turn, self.character = 0, turn, character
         self.timeline = timeline
         self.phase = Phase.THINKING
         self.thought = asyncio.Event()  # the text is complete
         self.text = ""
-        self._tokens, self._speaker, self._stage = tokens, speaker, stage
+        self._ids, self._tokens, self._speaker, self._stage = ids, tokens, speaker, stage
         self._prose = Prose(names)
         self._pacer = Pacer(stage.lead_ms, stage.clock)
         self._resampler = Resampler(rate, stage.output_rate)
@@ -90,7 +92,7 @@ class Reply:
         self._made_ms = 0.0
         self._spoken: list[Spoken] = []
         self._told = 0  # sentences
-        self._held: list[Event] | None = [ReplyStarted(id, turn, character)]
+        self._held: list[Event] | None = [ReplyStarted(0, turn, character)]
         self._released = asyncio.Event()
         self._pauses: set[str] = set()
         self._mute = False  # the voice has failed
@@ -103,9 +105,10 @@ class Reply:
 
     def release(self) -> None:
         """From now on it is told and heard."""
+        self.id = next(self._ids)
         held, self._held = self._held or [], None
         for event in held:
-            self._stage.outbox.tell(event)
+            self._stage.outbox.tell(replace(event, reply=self.id) if isinstance(event, OfReply) else event)
         self._released.set()
 
     async def run(self) -> None:

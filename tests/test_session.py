@@ -182,7 +182,8 @@ def test_a_draft_that_is_thrown_away_leaves_no_trace():
     session, told = it.say("hello").quiet(0.35).say("there").quiet(2).go()
     assert len(llm.seen) == 2
     assert [x.content for x in (llm.seen[0][-1], llm.seen[1][-1])] == ["hello", "hello there"]
-    assert [x.text for x in told.of(e.ReplyText)] == ["Fine. "]
+    assert [(x.reply, x.text) for x in told.of(e.ReplyText)] == [(1, "Fine. ")]
+    assert [x.reply for x in told.of(e.ReplyStarted)] == [1], "a draft takes no number"
     assert lines(session) == [("user", "hello there", False), ("assistant", "Fine.", False)]
     assert llm.open_now == 0
 
