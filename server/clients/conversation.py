@@ -15,7 +15,8 @@ from server.clients.link import ConnectionLost, Link, Refused
 
 def _kinds(base: type[e.Event] = e.Event) -> Iterator[tuple[str, type[e.Event]]]:
     for kind in base.__subclasses__():
-        yield kind.type, kind
+        if "type" in vars(kind):
+            yield kind.type, kind
         yield from _kinds(kind)
 
 
