@@ -18,15 +18,15 @@ class _Entry:
 
 
 class Bill:
-    """`clock` in seconds."""
+    """`clock` in seconds; `language` is what the model writes."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], language: str) -> None:
+        self._clock, self._language = clock, language
         self._entries: list[_Entry] = []
 
     def think(self, llm: LLM, messages: Sequence[Message], settings: LLMSettings) -> AsyncGenerator[str, None]:
         """One reply's text, a sentence at a time as it is read; who does not read lets the model rest."""
-        generation = Generation(llm, messages, settings, clock=self._clock)
+        generation = Generation(llm, messages, settings, clock=self._clock, language=self._language)
         entry = _Entry(generation, self._clock())
         self._entries.append(entry)
         return self._read(entry)

@@ -120,7 +120,7 @@ class Podium:
     def _perform(
         self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, kind: str, *, say: str = ""
     ) -> Performance:
-        bill = Bill(self.stage.clock)
+        bill = Bill(self.stage.clock, self.stage.language)
         begin = partial(self._begin, turn=turn, timeline=timeline, bill=bill, say=say)
         answer = Answer(turn, text, cast, self._history, begin)
         task = self.group.create_task(self._run(answer), name=f"answer {turn}")

@@ -45,13 +45,16 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Stage:
-    """Where replies sound: the way to the client, the clock, and the audio it is given. Times in ms, rate in Hz."""
+    """Where replies sound: the way to the client, the clock, and the audio it is given. Times in ms, rate in Hz.
+    `clause_ms`: the model's first sentence, once it takes longer, is begun at its first clause; 0: never."""
 
     outbox: Outbox
     clock: Callable[[], float]
     output_rate: int
     lead_ms: float = 300
     ahead_ms: float = 4_000
+    clause_ms: float = 0
+    language: str = "en"
     on_error: Callable[[EngineError], None] = lambda error: None
     packing: Callable[[], Packing] = Plain  # for one reply
 
@@ -123,8 +126,10 @@ class Reply:
         await self._stage.outbox.put(ReplyDone(self.id, heard, round(self._made_ms, 1)))
 
     async def _think(self) -> None:
+        patience_s = self._stage.clause_ms / 1000 or None
+        split = sentences(self._shown(), patience_s=patience_s, language=self._stage.language)
         try:
-            async with aclosing(sentences(self._shown())) as pieces:
+            async with aclosing(split) as pieces:
                 async for sentence in pieces:
                     self.timeline.mark("first_sentence")
                     await self._sentences.put(sentence)

@@ -56,7 +56,8 @@ class Session:
         self._rack, self._settings, self._clock = rack, settings, clock
         audio = settings.audio
         self.outbox = Outbox(audio_items=int(audio.lead_ms / FRAME_MS))
-        stage = Stage(self.outbox, clock, audio.output_rate or rack.tts().rate, audio.lead_ms, audio.ahead_ms)
+        rate = audio.output_rate or rack.tts().rate
+        stage = Stage(self.outbox, clock, rate, audio.lead_ms, audio.ahead_ms, audio.clause_ms, settings.language)
         if tokens:
             stage = replace(stage, packing=partial(Tokens, tokens), lead_ms=max(audio.lead_ms, LEAD_MS))
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)

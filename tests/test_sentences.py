@@ -198,6 +198,48 @@ def test_an_empty_delta_lets_a_finished_sentence_go_at_once() -> None:
     ]
 
 
+SLOW = ["Well", " now", " my", " dear", " friend,", " that", " is", " a", " long", " story,", " you", " know.", " Sit."]
+
+
+def paced(tokens: list[str], every: float) -> list[str | float]:
+    return [step for token in tokens for step in (token, every)]
+
+
+def test_a_slow_models_first_sentence_is_begun_at_its_first_clause() -> None:
+    assert timed(Model(*paced(SLOW, 0.1)), patience_s=0.4) == [
+        (0.5, "Well now my dear friend,"),
+        (1.2, "that is a long story, you know."),
+        (1.3, "Sit."),
+    ]
+    assert timed(Model(*paced(SLOW, 0.1))) == [
+        (1.2, "Well now my dear friend, that is a long story, you know."),
+        (1.3, "Sit."),
+    ]
+
+
+def test_a_quick_models_first_sentence_is_left_whole() -> None:
+    [(_, first), _] = timed(Model(*paced(SLOW, 0.03)), patience_s=0.4)
+    assert first == "Well now my dear friend, that is a long story, you know."
+
+
+def test_patience_ends_while_the_model_is_silent() -> None:
+    stalled = Model("Well now my dear friend, that", 5.0, " is so.")
+    assert timed(stalled, patience_s=0.4) == [(0.4, "Well now my dear friend,"), (5.0, "that is so.")]
+    assert timed(Model("Well now", 5.0, " my dear friend, that is so."), patience_s=0.4) == [
+        (5.0, "Well now my dear friend,"),
+        (5.0, "that is so."),
+    ]
+
+
+def test_only_the_first_sentence_is_hurried() -> None:
+    second = Model("Yes. ", *paced(SLOW, 0.2))
+    assert [piece for _, piece in timed(second, patience_s=0.4)] == [
+        "Yes.",
+        "Well now my dear friend, that is a long story, you know.",
+        "Sit.",
+    ]
+
+
 def test_a_huge_delta_leaves_the_event_loop_its_turns() -> None:
     async def main() -> None:
         turns = 0

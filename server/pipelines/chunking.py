@@ -71,7 +71,7 @@ class Generation:
     """One answer to `messages`. A block: `async with`; its end cancels what is still being generated.
 
     `done` when nothing more will come, `text` is all that was handed out, `last` the chunk before, `counts` the bill.
-    `clock` tells seconds; `slot` is for llama.cpp."""
+    `clock` tells seconds; `slot` is for llama.cpp; `language` is the text's."""
 
     def __init__(
         self,
@@ -82,11 +82,12 @@ class Generation:
         mode: Mode = "auto",
         clock: Callable[[], float] = time.monotonic,
         slot: int | None = None,
+        language: str = "en",
     ) -> None:
         self.text, self.done, self.last, self.counts = "", False, Chunk(Reason.ALREADY_DONE), Counts()
         self.mode = mode
         self._llm, self._messages, self._settings, self._slot = llm, list(messages), settings, slot
-        self._clock = clock
+        self._clock, self._language = clock, language
         self._stream: AsyncIterator[str] | None = None
         self._step: asyncio.Task[str | None] | None = None
         self._kept: deque[str] = deque()  # read, and of the next chunk
@@ -132,7 +133,7 @@ class Generation:
         Left early it pauses there, and the next chunk goes on. Raises `LLMError`."""
         began, first, had = self._clock(), None, len(self.text)
         reason = Reason.CANCELLED if self._closed else Reason.ALREADY_DONE if self.done else None
-        cutter = Cutter(stop, self._sentence)
+        cutter = Cutter(stop, self._sentence, language=self._language)
         self._rest(None)
         try:
             while reason is None:

@@ -1,4 +1,8 @@
-"""Tokens in, speakable sentences out: `Splitter` decides (pure), `sentences` moves."""
+"""Tokens in, speakable sentences out: `Splitter` decides (pure), `sentences` moves.
+
+A sentence is spoken as a whole, for its melody. Only the first one, on which the listener waits, may be begun at its
+first clause, when the model is slow.
+"""
 
 import asyncio
 import unicodedata
@@ -15,6 +19,7 @@ from server.pipelines.boundaries import (
     next_mark,
     past,
 )
+from server.pipelines.waiting import Patience, Source
 
 LONGEST = 300  # characters in one piece; longer sentences are cut at a clause, a space, or where they stand
 PORTION = 400  # characters looked at between two turns of the event loop: 2 ms at the worst
@@ -25,13 +30,14 @@ EAGER_LETTERS = 8  # and in scripts without spaces, of so many letters
 
 class Splitter:
     """Text in any portions in, sentences out. Its buffer never holds more than one portion beyond `longest`.
+    `eager`, which may change, lets the next piece end with a clause.
 
     Nothing but whitespace is lost, nothing is moved, no word is cut in two unless it is longer than `longest`."""
 
     def __init__(self, *, eager: bool = False, longest: int = LONGEST, language: str = "en") -> None:
         self._text = ""
         self._seen = 0  # up to here every mark is judged
-        self._eager = eager
+        self.eager = eager
         self._clause_seen = 0
         self._longest = longest
         self._language = language
@@ -65,7 +71,7 @@ class Splitter:
         begin = 0
         while (end := self._next(begin, last)) is not None:
             if piece := self._text[begin:end].strip():
-                self._eager = False
+                self.eager = False
                 yield piece
             begin = end
         begin = _skip_spaces(self._text, begin)
@@ -77,7 +83,7 @@ class Splitter:
         """Where the piece that starts at `begin` ends, if that is known."""
         end = self._sentence(begin, last)
         known = len(self._text) if end is None else end
-        hurry = self._eager and (end is None or end - begin > EAGER_WHOLE)
+        hurry = self.eager and (end is None or end - begin > EAGER_WHOLE)
         if hurry and (clause := self._clause(begin, known)):
             return clause
         if known - begin > self._longest:
@@ -113,19 +119,21 @@ class Splitter:
 
 
 async def sentences(
-    tokens: AsyncIterator[str], *, idle_s: float = 0.35, eager: bool = False, language: str = "en"
+    tokens: AsyncIterator[str], *, idle_s: float = 0.35, patience_s: float | None = None, language: str = "en"
 ) -> AsyncGenerator[str, None]:
     """Regroup a stream of text deltas into speakable sentences, stripped, in order, nothing lost.
 
     After `idle_s` seconds without a delta a finished sentence is let go without knowing what follows; on an empty
-    delta (the writer knows that it is complete) at once. `eager` lets the first piece end with a clause. What `tokens`
-    raises passes through, after the sentences that were whole. Closing this closes `tokens`."""
-    splitter = Splitter(eager=eager, language=language)
-    source = _Source(tokens)
+    delta (the writer knows that it is complete) at once. If the first sentence is not complete `patience_s` seconds
+    after the first delta, its first clause goes ahead (None: never). What `tokens` raises passes through, after the
+    sentences that were whole. Closing this closes `tokens`."""
+    splitter, source, patience = Splitter(language=language), Source(tokens), Patience(patience_s)
     try:
-        while (delta := await source.next(idle_s if splitter.waiting else None)) is not None:
+        while (delta := await source.next(idle_s if splitter.waiting else patience.left())) is not None:
+            splitter.eager = patience.over()
             for portion in _portions(delta):
                 for piece in _pieces(splitter, portion, told=not source.idle):
+                    patience.rewarded()
                     yield piece
                 if len(delta) > PORTION:
                     await asyncio.sleep(0)
@@ -147,40 +155,6 @@ def _pieces(splitter: Splitter, delta: str, *, told: bool) -> list[str]:
     if delta:
         return splitter.push(delta)
     return splitter.whole() if told else splitter.idle()
-
-
-class _Source:
-    """An async iterator that may be waited for with a limit, without being cancelled when the limit passes."""
-
-    def __init__(self, tokens: AsyncIterator[str]) -> None:
-        self._tokens = tokens
-        self._step: asyncio.Task[str | None] | None = None
-        self.idle = False  # told once, until the next delta
-
-    async def next(self, timeout: float | None) -> str | None:
-        """The next delta; "" when none has come for `timeout` seconds; None at the end."""
-        if self._step is None:
-            if timeout is None:
-                return await anext(self._tokens, None)
-            self._step = asyncio.ensure_future(self._anext())
-        await asyncio.wait({self._step}, timeout=None if self.idle else timeout)
-        if not self._step.done():
-            self.idle = True
-            return ""
-        step, self._step, self.idle = self._step, None, False
-        return step.result()
-
-    async def _anext(self) -> str | None:
-        return await anext(self._tokens, None)
-
-    async def close(self) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.wait({self._step})
-            if not self._step.cancelled():
-                self._step.exception()  # looked at, so that nobody is told it was not
-        if close := getattr(self._tokens, "aclose", None):
-            await close()
 
 
 def _enough(clause: str) -> bool:
