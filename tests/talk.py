@@ -17,6 +17,7 @@ from tests.virtual_time import run
 
 ADA = Character("ada", "Ada", "An engineer.", greeting="Hello you.")
 BEN = Character("ben", "Ben", "A baker.", aliases=("Benny",))
+COUNT = "One two three four. Five six seven eight. Nine ten eleven twelve."
 CHUNK_MS = 20
 
 
@@ -110,3 +111,22 @@ class Talk:
             left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             assert not left, f"tasks outlive the session: {left}"
         return session, told
+
+
+def talk(*replies: str | Exception, tts: fakes.FakeTTS | None = None, stt: fakes.FakeSTT | None = None, **settings):
+    """A conversation, and the model it is led with."""
+    llm = fakes.FakeLLM(*(replies or (COUNT, "Fine.")))
+    return Talk(fakes.rack(llm, tts, stt), **settings), llm
+
+
+def lines(session) -> list[tuple[str, str, bool]]:
+    return [(x.role, x.text, x.cut) for x in session.history.entries]
+
+
+def kinds(told: Told) -> list[str]:
+    names: list[str] = []
+    for _, event in told.events:
+        name = type(event).__name__
+        if name not in ("Audio", "ReplyText") or names[-1:] != [name]:
+            names.append(name)
+    return names

@@ -7,9 +7,7 @@ import pytest
 from server import events as e
 from server.errors import LimitError, LLMError
 from tests import fakes
-from tests.talk import Talk, Told
-
-COUNT = "One two three four. Five six seven eight. Nine ten eleven twelve."
+from tests.talk import COUNT, Talk, Told
 
 
 def closed(llm: fakes.FakeLLM, tts: fakes.FakeTTS, stt: fakes.FakeSTT) -> None:

@@ -1,0 +1,46 @@
+"""Several characters in one conversation: who answers, in which order, and what each knows."""
+
+from server import events as e
+from tests import fakes
+from tests.talk import COUNT, talk
+
+
+def test_characters_answer_in_the_order_they_are_named():
+    it, llm = talk("Ada here.", "Ben here.")
+    it.active = ["ada", "ben"]
+    session, told = it.send("user.text", text="BEN, and then ada: who are you?").quiet(3).go()
+    assert [x.character for x in told.of(e.ReplyStarted)] == ["ben", "ada"]
+    assert fakes.words(told.audio()) == ["ada", "here", "ben", "here"]
+    assert llm.seen[1][-1].content.endswith("Ben: Ada here.")
+    assert [x.character for x in session.history.entries] == ["", "ben", "ada"]
+    assert told.at(e.ReplyStarted, 1) >= told.at(e.ReplyDone)
+
+
+def test_the_next_character_is_thrown_away_when_the_first_is_interrupted():
+    it, llm = talk(COUNT, "Ben here.")
+    it.active = ["ada", "ben"]
+    it.send("user.text", text="Ada and Ben?").quiet(1.5).send("reply.interrupt")
+    session, told = it.quiet(3).go()
+    assert len(told.of(e.ReplyStarted)) == 1
+    assert len(llm.seen) == 2
+    assert [x.character for x in session.history.entries] == ["", "ada"]
+    assert llm.open_now == 0
+
+
+def test_nobody_named_is_answered_by_the_last_who_spoke_or_by_all():
+    it, _ = talk("A.", "B.", "C.")
+    it.active = ["ada", "ben"]
+    it.send("user.text", text="Benny?").quiet(2)
+    _, told = it.send("user.text", text="And?").quiet(2).go()
+    assert [x.character for x in told.of(e.ReplyStarted)] == ["ben", "ben"]
+    both, _ = talk("A.", "B.", characters={"answer": "all"})
+    both.active = ["ada", "ben"]
+    _, told = both.send("user.text", text="Hm?").quiet(2).go()
+    assert [x.character for x in told.of(e.ReplyStarted)] == ["ada", "ben"]
+
+
+def test_a_name_the_model_writes_is_neither_shown_nor_spoken():
+    it, _ = talk("Ada: <Ada>Hello you.</Ada>")
+    _, told = it.send("user.text", text="Hi").quiet(2).go()
+    assert "".join(x.text for x in told.of(e.ReplyText)).strip() == "Hello you."
+    assert fakes.words(told.audio()) == ["hello", "you"]

@@ -1,0 +1,73 @@
+"""Answers prepared in the silence: used, or thrown away without a trace. On the virtual clock."""
+
+from server import events as e
+from tests import fakes
+from tests.talk import lines, talk
+
+
+def test_speech_in_the_endpointing_silence_joins_the_same_turn():
+    it, llm = talk("Fine.")
+    _, told = it.say("hello").quiet(0.35).say("there").quiet(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+    assert llm.seen[-1][-1].content == "hello there"
+
+
+def test_a_draft_that_is_thrown_away_leaves_no_trace():
+    it, llm = talk("Draft.", "Fine.")
+    session, told = it.say("hello").quiet(0.35).say("there").quiet(2).go()
+    assert len(llm.seen) == 2
+    assert [x.content for x in (llm.seen[0][-1], llm.seen[1][-1])] == ["hello", "hello there"]
+    assert [(x.reply, x.text) for x in told.of(e.ReplyText)] == [(1, "Fine. ")]
+    assert [x.reply for x in told.of(e.ReplyStarted)] == [1], "a draft takes no number"
+    assert lines(session) == [("user", "hello there", False), ("assistant", "Fine.", False)]
+    assert llm.open_now == 0
+
+
+def test_a_draft_is_held_back_until_the_turn_has_ended_and_then_sounds_at_once():
+    it, llm = talk("Well hello.")
+    _, told = it.quiet(0.2).say("hello").quiet(2).go()
+    assert len(llm.seen) == 1
+    assert told.at(e.ReplyStarted) >= told.at(e.UserStopped)
+    assert told.at(e.Audio) - told.at(e.UserStopped) < 0.005
+    late, _ = talk("Well hello.", turn={"speculative": False})
+    _, slow = late.quiet(0.2).say("hello").quiet(2).go()
+    assert slow.at(e.Audio) - slow.at(e.UserStopped) > 0.07  # the engines' own delays
+
+
+def test_the_final_text_decides_over_the_draft():
+    class Wavering(fakes.FakeSTT):
+        def open(self, language):
+            recogniser = super().open(language)
+            peek = recogniser.peek
+
+            async def hasty():
+                text = await peek()
+                return type(text)("something else") if self.hasty else text
+
+            recogniser.peek = hasty
+            return recogniser
+
+        hasty = True
+
+    stt = Wavering()
+    it, llm = talk("Draft.", "Fine.", stt=stt)
+    it.say("hello").quiet(0.3).raw(lambda: setattr(stt, "hasty", False) or fakes.silence(10))
+    session, told = it.quiet(2).go()
+    assert [m[-1].content for m in llm.seen] == ["something else", "hello"]
+    assert fakes.words(told.audio()) == ["fine"]
+    assert lines(session)[0] == ("user", "hello", False)
+
+
+def test_a_peek_that_comes_too_late_drafts_nothing():
+    stt = fakes.FakeSTT(delay=0.4)
+    it, llm = talk("Fine.", stt=stt)
+    it.say("hello").quiet(0.25).say("there").quiet(3).go()
+    assert [m[-1].content for m in llm.seen] == ["hello there"]
+
+
+def test_a_draft_is_dropped_when_something_else_is_said():
+    it, llm = talk("Draft.", "Fine.")
+    session, told = it.say("hello").quiet(0.3).send("say", text="Dinner.").quiet(3).go()
+    assert fakes.words(told.audio())[-1] == "fine"
+    assert lines(session)[-2:] == [("user", "hello", False), ("assistant", "Fine.", False)]
+    assert llm.open_now == 0

@@ -1,0 +1,86 @@
+"""How a spoken turn begins and ends: the microphone, push to talk, and a recogniser that breaks."""
+
+from server import events as e
+from server.errors import STTError
+from tests import fakes
+from tests.talk import Talk, talk
+
+
+def test_what_came_before_the_voice_was_noticed_is_recognised_too():
+    class Late(fakes.FakeVAD):
+        """Notices a word when most of it has gone by."""
+
+        voiced = 0
+
+        async def push(self, frame) -> float:
+            self.voiced = self.voiced + 1 if await super().push(frame) else 0
+            return float(self.voiced > 5)
+
+    llm = fakes.FakeLLM("Fine.")
+    it = Talk(fakes.rack(llm, vad=Late()), turn={"confirm_ms": 32})
+    _, told = it.quiet(0.5).say("hello").quiet(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello"]
+
+
+def test_nothing_of_a_false_start_is_in_the_next_turn():
+    it, _ = talk("Fine.", turn={"confirm_ms": 300})
+    _, told = it.quiet(0.3).say("click").quiet(1).say("hello there").quiet(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+
+
+def test_a_recogniser_that_breaks_while_it_listens_is_told_once():
+    class Broken(fakes.FakeSTT):
+        def open(self, language):
+            recogniser = super().open(language)
+
+            async def feed(pcm: bytes) -> None:
+                raise STTError("the recogniser broke")
+
+            recogniser.feed = feed
+            return recogniser
+
+    it, llm = talk("Fine.", stt=Broken())
+    _, told = it.say("hello there").quiet(2).go()
+    assert [x.code for x in told.of(e.Error)] == ["stt_failed"]
+    assert llm.seen == []
+
+
+def test_push_to_talk_ends_with_commit_only():
+    it, llm = talk("Fine.", turn={"mode": "manual"})
+    it.say("hello").quiet(2).say("there")
+    _, told = it.send("user.commit").wait(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+    assert len(told.of(e.UserStarted)) == 1
+    assert llm.seen[0][-1].content == "hello there"
+
+
+def test_commit_ends_a_turn_at_once_in_auto_mode_too():
+    it, _ = talk("Fine.")
+    it.say("hello")
+    at = it._now
+    _, told = it.send("user.commit").quiet(1).go()
+    assert told.at(e.TranscriptFinal) - at < 0.05
+
+
+def test_clear_forgets_the_turn():
+    it, llm = talk("Fine.")
+    _, told = it.say("hello").send("user.clear").quiet(2).go()
+    assert llm.seen == []
+    assert told.of(e.TranscriptFinal) == []
+
+
+def test_a_microphone_that_stalls_in_mid_speech_ends_the_turn():
+    it, _ = talk("Fine.")
+    _, told = it.say("hello there").wait(4).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+
+
+def test_a_recogniser_that_breaks_is_told_and_the_next_turn_works():
+    stt = fakes.FakeSTT()
+    stt.fails = True
+    it, _ = talk("Fine.", stt=stt)
+    it.say("hello").quiet(1.5).raw(lambda: setattr(stt, "fails", False) or fakes.silence(20))
+    _, told = it.say("hello").quiet(2).go()
+    assert told.last(e.Error).code == "stt_failed"
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello"]
+    assert fakes.words(told.audio()) == ["fine"]

@@ -1,0 +1,91 @@
+"""Who may connect, how many, how much and how fast: the limits of the conversation, over a real socket."""
+
+import asyncio
+import json
+from contextlib import suppress
+
+import websockets
+
+from tests import fakes
+from tests.wire import address, connected, serving
+
+
+async def test_a_message_that_is_too_big_closes_with_1009():
+    async with serving(server={"message_bytes": 5_000}) as server, connected(address(server)) as client:
+        await client.socket.send(json.dumps({"type": "say", "text": "x" * 6_000}))
+        error = await client.until("error")
+        assert (error["code"], error["fatal"]) == ("too_big", True)
+        await client.when(lambda: client.closed)
+        assert client.closed[0] == 1009
+
+
+async def test_the_session_beyond_the_limit_is_told_1013_and_why():
+    async with serving(server={"sessions": 2}) as server:
+        async with connected(address(server)) as one, connected(address(server)) as two:
+            await one.until("session.created")
+            await two.until("session.created")
+            async with connected(address(server)) as three:
+                error = await three.until("error")
+                assert "server.sessions" in error["message"]
+                await three.when(lambda: three.closed)
+                assert three.closed[0] == 1013
+        async with connected(address(server)) as four:
+            await four.until("session.created")
+
+
+async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
+    async with serving(server={"sessions": 1}) as server, connected(address(server)) as lost:
+        id = (await lost.until("session.created"))["session"]
+        async with connected(address(server), f"?session={id}") as back:
+            assert (await back.until("session.created"))["resumed"] is True
+
+
+async def test_a_flood_is_throttled_and_then_closed():
+    async with serving() as server, connected(address(server)) as client:
+        await client.until("session.created")
+        with suppress(websockets.ConnectionClosed):
+            for _ in range(5_000):
+                await client.socket.send(bytes(32_000))
+                await asyncio.sleep(0.005)
+        await client.when(lambda: client.closed)
+        assert client.closed[0] == 1008
+        assert client.of("error")[-1]["code"] == "flood"
+
+
+async def test_a_file_sent_at_once_is_heard_whole():
+    async with serving(fakes.rack(fakes.FakeLLM("Well hello."))) as server, connected(address(server)) as client:
+        pcm = fakes.silence(200) + fakes.voice("hello there you") + fakes.silence(1500)
+        for i in range(0, len(pcm), 6_400):
+            await client.socket.send(pcm[i : i + 6_400])
+        assert (await client.until("transcript.final"))["text"] == "hello there you"
+
+
+async def test_a_token_is_asked_for_and_taken_three_ways():
+    async with serving(server={"token": "s3cret"}) as server:
+        where = address(server)
+        for query, options in [
+            ("", {}),
+            ("?token=wrong", {}),
+            ("", {"additional_headers": {"Authorization": "Bearer x"}}),
+        ]:
+            async with connected(where, query, **options) as client:
+                assert (await client.until("error"))["code"] == "unauthorized"
+                await client.when(lambda client=client: client.closed)
+                assert client.closed[0] == 1008
+        for query, options in [
+            ("?token=s3cret", {}),
+            ("", {"additional_headers": {"Authorization": "Bearer s3cret"}}),
+            ("", {"subprotocols": ["parley.v1", "parley.token.s3cret"]}),
+        ]:
+            async with connected(where, query, **options) as client:
+                await client.until("session.created")
+
+
+async def test_only_the_servers_own_pages_may_connect():
+    async with serving(server={"origins": ["https://friend.example"]}) as server:
+        where = address(server)
+        async with connected(where, origin="https://evil.example") as client:
+            assert (await client.until("error"))["code"] == "forbidden_origin"
+        for origin in (f"http://{where}", "https://friend.example"):
+            async with connected(where, origin=origin) as client:
+                await client.until("session.created")
