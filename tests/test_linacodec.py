@@ -9,6 +9,7 @@ import pytest
 
 from server.audio import SAMPLE, to_float, wav
 from server.errors import CodecError, ConfigError, EngineBusy
+from server.pipelines.codec._lina.checkpoint import approve
 from server.pipelines.codec._tokens import CODEBOOK, SPAN, WIDTH, from_wire, length, to_packed, to_wire
 from server.pipelines.codec._windows import Seams, Shape, Windows, plan
 from server.pipelines.codec._worker import Worker
@@ -131,6 +132,30 @@ def test_there_and_back_on_the_wire(pack):
 def test_a_plain_chunk_of_another_back_end_is_enough():
     back = from_wire({"status": "streaming", "tokens": [5], "embedding": [0] * WIDTH})
     assert (back.samples, back.gain) == (None, 1.0)
+
+
+# What a checkpoint's configuration may call
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"a": {"class_path": "os.system"}},
+        {"a": {"class_path": "Popen"}},
+        {"a": [{"b": {"class_path": "linacodecs.Evil"}}]},
+        {"a": "subprocess.Popen"},
+        {"a": ["__main__.Evil"]},
+    ],
+)
+def test_what_is_not_of_the_package_is_not_called(config):
+    with pytest.raises(ConfigError, match="would call"):
+        approve(config, ())
+
+
+def test_what_is_of_the_package_or_trusted_or_no_name_of_a_class_is_left():
+    approve({"a": {"class_path": "linacodec.model.LinaCodecModel"}, "b": "vocos.heads.ISTFTHead"}, ())
+    approve({"a": {"class_path": "tests.tiny_ssl.TinySSL"}, "b": "tests.tiny_ssl.TinySSL"}, ("tests",))
+    approve({"padding": "center", "file": "wavlm_base_plus.pth", "rate": 0.5, "hub": "a/b.c"}, ())
 
 
 # Batches

@@ -1,6 +1,7 @@
 """The real package with tiny random weights: its loaders, its encoder, its decoder, behind Parley's codec."""
 
 import asyncio
+import json
 import shutil
 from contextlib import aclosing
 
@@ -160,6 +161,17 @@ async def test_a_configuration_that_calls_something_else_is_refused(directory, t
     untrusting = load("codec", "linacodec", {"model": str(directory), "device": "cpu"})
     with pytest.raises(ConfigError, match=r"tests\.tiny_ssl"):
         await untrusting.start()
+
+
+async def test_a_class_without_the_word_for_it_is_refused_too(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "bad")
+    file = tmp_path / "bad" / "config.yaml"
+    config = checkpoint.read(file)
+    config["model"]["init_args"]["ssl_feature_extractor"] = "tests.tiny_ssl.TinySSL"
+    file.write_text(json.dumps(config))
+    codec = load("codec", "linacodec", {"model": str(tmp_path / "bad"), "device": "cpu"})
+    with pytest.raises(ConfigError, match=r"tests\.tiny_ssl"):
+        await codec.start()
 
 
 async def test_files_that_lack_are_named(directory, tmp_path):

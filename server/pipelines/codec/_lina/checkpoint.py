@@ -5,6 +5,8 @@ encoding `wavlm_encoder.pth`. The two YAML files name Python classes that loadin
 """
 
 import importlib
+import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ HUB = "YatharthS/LinaCodec"
 DECODING = ("config.yaml", "model.safetensors", "vocoder/config.yaml", "vocoder/pytorch_model.bin")
 ENCODING = "wavlm_encoder.pth"
 TRUSTED = ("linacodec.", "vocos.", "server.pipelines.codec._lina.")
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def find(model: str, revision: str, cache: Path | None, encoder: bool) -> Path:
@@ -93,3 +96,13 @@ def _classes(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _classes(value)
+    elif isinstance(node, str) and _DOTTED.fullmatch(node) and _importable(node):
+        yield node  # where a class is due, its mere path is taken for one
+
+
+def _importable(name: str) -> bool:
+    """Whether `name` begins with a module there is; a file's name does not."""
+    try:
+        return importlib.util.find_spec(name.split(".")[0]) is not None
+    except ValueError:  # a module without a spec, as `__main__`
+        return True
