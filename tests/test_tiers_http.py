@@ -333,6 +333,28 @@ async def test_requests_that_cannot_be_met_are_400_and_say_why(change, says):
     await codec.stop()
 
 
+@pytest.mark.parametrize("path", ["stream", "batch", "synthesize"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "Hello \\ud83d", "voice": "flute", "service": "local"}',
+        b'{"text": "Hello \xed\xa0\xbd", "voice": "flute", "service": "local"}',
+        b'{"text": "Hello.", "\\ud83d": 1, "voice": "\\udc00", "service": "local"}',
+    ],
+)
+async def test_half_a_character_is_told_and_not_passed_on(path, body):
+    async with parley(ToneTTS(), None) as url, asked(url) as client:
+        response = await client.post(f"/api/tts/{path}", content=body)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_message")
+        assert "half a character" in response.json()["error"]
+
+
+async def test_a_pair_of_halves_is_a_character():
+    async with parley(ToneTTS(), None) as url, asked(url) as client:
+        body = b'{"text": "Hello \\ud83c\\udf88 there", "voice": "flute", "service": "local"}'
+        assert (await client.post("/api/tts/stream", content=body)).status_code == 200
+
+
 # What goes wrong after it: the connection is cut, and no JSON lies in the audio
 
 

@@ -30,7 +30,11 @@ async def read_json(request: Request) -> Any:
         if len(body) > LARGEST:
             raise LimitError(f"the request is larger than {LARGEST} bytes", code="too_big")
     try:
-        return json.loads(body)
+        found = json.loads(body)
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError:  # of which no engine and no other server could make anything
+        raise ProtocolError("the request holds half a character (a surrogate without its other half)") from None
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the request is no JSON: {error}") from None
 
