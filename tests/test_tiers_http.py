@@ -178,6 +178,8 @@ async def test_batch_is_one_wav_and_goes_on_when_streaming_is_off():
         assert response.status_code == 503
         told = response.json()
         assert (told["error"], told["message"]) == ("Streaming is disabled", "Set ENABLE_STREAMING=true to enable")
+        assert told["requestId"] == response.headers["x-request-id"]
+        assert response.headers["cache-control"] == "no-store"
         assert (await client.get("/api/tts/services")).json()["streaming"] is False
         response = await client.post("/api/tts/batch", json=BODY)
         assert response.headers["content-type"] == "audio/wav"
@@ -544,7 +546,9 @@ async def test_cors_lets_in_the_pages_that_are_configured_and_no_other():
 async def test_the_token_is_asked_for_everywhere():
     async with parley(ToneTTS(), token="secret") as url, asked(url) as client:
         for path in ("stream", "batch", "synthesize"):
-            assert (await client.post(f"/api/tts/{path}", json=BODY)).status_code == 401
+            refused = await client.post(f"/api/tts/{path}", json=BODY, headers={"X-Request-Id": "me-4"})
+            assert (refused.status_code, refused.json()["requestId"]) == (401, "me-4")
+            assert refused.headers["x-request-id"] == "me-4"
         assert (await client.get("/api/tts/services")).status_code == 401
         good = await client.get("/api/tts/services", headers={"Authorization": "Bearer secret"})
         assert good.json()["services"] == [{"name": "local", "kind": "local", "format": "pcm_16"}]

@@ -5,7 +5,7 @@ import re
 import secrets
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 
 from server.errors import (
@@ -39,7 +39,7 @@ async def read_json(request: Request) -> Any:
         raise ProtocolError(f"the request is no JSON: {error}") from None
 
 
-def request_id(request: Request) -> str:
+def request_id(request: HTTPConnection) -> str:
     """The client's own, where it has a fit one; else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if _ID.fullmatch(given) else secrets.token_hex(6)

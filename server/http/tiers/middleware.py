@@ -43,7 +43,8 @@ class Middleware:
         id = request_id(request)
         if not self._rules.streaming:
             STREAMS.labels("middleware", "", "disabled").inc()
-            return JSONResponse(DISABLED | {"tier": "middleware", "requestId": id}, 503)
+            told = {"X-Request-Id": id, "Cache-Control": "no-store"}
+            return JSONResponse(DISABLED | {"tier": "middleware", "requestId": id}, 503, told)
         try:
             wanted = self._admitted(await read_json(request), id, stream=True)
         except ParleyError as error:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import LimitError
 from server.http.tiers.backend import Synthesize
-from server.http.tiers.bodies import refusal
+from server.http.tiers.bodies import refusal, request_id
 from server.http.tiers.middleware import Middleware
 from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.relay import Relay
@@ -52,8 +52,9 @@ class Guard:
         self._origin_fits, self._token_fits = origin_fits, token_fits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if error := self._refusal(HTTPConnection(scope)):
-            await refusal(error, "middleware", "-")(scope, receive, send)
+        connection = HTTPConnection(scope)
+        if error := self._refusal(connection):
+            await refusal(error, "middleware", request_id(connection))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
