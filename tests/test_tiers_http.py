@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from server.audio import read_wav
+from server.http.tiers.progress import KEPT, Ledger
 from server.pipelines.codec._tokens import from_wire, to_wire
 from server.pipelines.engines import Voice
 from tests.fake_codec import FakeNetwork, fake_codec
@@ -524,6 +525,16 @@ async def test_only_so_many_streams_at_once():
         async with client.stream("POST", "/api/tts/stream", json=BODY) as response:
             assert response.status_code == 200
     await codec.stop()
+
+
+@pytest.mark.parametrize("id", [lambda n: "the-same", lambda n: f"me-{n}"])
+def test_streams_are_counted_whatever_their_ids(id):
+    ledger = Ledger()
+    streams = [ledger.open(id(n), "a") for n in range(KEPT + 5)]
+    assert ledger.running() == KEPT + 5
+    for progress in streams[1:]:
+        progress.end = "ok"
+    assert ledger.running() == 1
 
 
 async def test_cors_lets_in_the_pages_that_are_configured_and_no_other():

@@ -42,16 +42,19 @@ class Ledger:
 
     def __init__(self) -> None:
         self._streams: OrderedDict[str, Progress] = OrderedDict()
+        self._running: list[Progress] = []  # apart: ids are the clients', who may use one twice
 
     def open(self, id: str, service: str) -> Progress:
-        self._streams[id] = Progress(service)
+        progress = self._streams[id] = Progress(service)
+        self._running.append(progress)
         self._streams.move_to_end(id)
         while len(self._streams) > KEPT:
             self._streams.popitem(last=False)
-        return self._streams[id]
+        return progress
 
     def get(self, id: str) -> Progress | None:
         return self._streams.get(id)
 
     def running(self) -> int:
-        return sum(not progress.end for progress in self._streams.values())
+        self._running = [progress for progress in self._running if not progress.end]
+        return len(self._running)
