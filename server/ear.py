@@ -13,9 +13,9 @@ from server.pipelines.turn import FalseStart, Lulled, Phase, Started, Stopped, T
 from server.transcriber import Transcriber
 
 FRAME_MS = FRAME / HEARING_RATE * 1000
-BUFFER_MS = 5_000  # microphone audio not yet looked at; beyond, the oldest is dropped and counted
+BUFFER_MS = 12_000  # microphone audio not yet looked at, more than the meter lets in at once; the oldest is dropped
 PREROLL = 10  # frames before an onset that the recogniser gets: the VAD notices a word after it has begun
-STALL_S = 0.6  # a microphone that falls silent on the wire in mid-speech is taken for silence after this
+STALL_S = 0.6  # a microphone whose next frame is so late in mid-speech is taken for silence
 JUDGED_FRAMES = int(8_000 / FRAME_MS)  # what a semantic end-of-turn model looks at
 
 
@@ -44,8 +44,9 @@ class Ear:
     ) -> None:
         self._detector, self._transcriber, self._turnend, self._on = detector, transcriber, turnend, on
         self._machine = TurnMachine(rules, FRAME_MS)
-        self._mic: deque[bytes | None] = deque()  # None: the turn is to end here
+        self._mic: deque[bytes | None] = deque()  # at 16 kHz; None: the turn is to end here
         self._mic_ms = 0.0
+        self._period_s = 0.0  # how long the last frame was, and so how far from the next
         self._wake = asyncio.Event()
         self._rest = b""
         self._preroll: deque[bytes] = deque(maxlen=PREROLL)
@@ -73,7 +74,12 @@ class Ear:
     @property
     def talking(self) -> bool:
         """Whether the user is in the middle of a turn."""
-        return self._open or self._machine.phase is not Phase.QUIET
+        return self._open or self.voiced
+
+    @property
+    def voiced(self) -> bool:
+        """Whether a voice is heard. In manual mode nobody listens for one, and the microphone may stay open."""
+        return self._machine.phase is not Phase.QUIET
 
     @property
     def now_ms(self) -> float:
@@ -82,13 +88,20 @@ class Ear:
 
     def hear(self, pcm: bytes) -> None:
         """Take PCM of any length; the oldest is dropped if it is not looked at in time."""
-        self._mic.append(pcm)
-        self._mic_ms += milliseconds(pcm, self._rate)
-        while self._mic_ms > BUFFER_MS and len(self._mic) > 1:
-            lost = milliseconds(self._mic.popleft() or b"", self._rate)
-            self._mic_ms -= lost
-            self.dropped_ms += lost
+        self._period_s = milliseconds(pcm, self._rate) / 1000
+        heard = self._resampler.push(pcm)
+        self._mic.append(heard)
+        self._mic_ms += milliseconds(heard, HEARING_RATE)
+        while self._mic_ms > BUFFER_MS:
+            self._drop_oldest()
         self._wake.set()
+
+    def _drop_oldest(self) -> None:
+        at = next(at for at, piece in enumerate(self._mic) if piece)  # the end of a turn stays
+        lost = milliseconds(self._mic[at] or b"", HEARING_RATE)
+        del self._mic[at]
+        self._mic_ms -= lost
+        self.dropped_ms += lost
 
     def commit(self) -> None:
         """The user's turn ends after the audio heard so far, whatever the silence. No turn, no event."""
@@ -124,13 +137,13 @@ class Ear:
         if self._mic:
             return
         try:
-            async with asyncio.timeout(STALL_S if self._machine.phase is not Phase.QUIET else None):
+            async with asyncio.timeout(self._period_s + STALL_S if self.voiced else None):
                 await self._wake.wait()
         except TimeoutError:
             await self._pad()
 
     async def _pad(self) -> None:
-        while self._machine.phase is not Phase.QUIET and not self._mic:
+        while self.voiced and not self._mic:
             self._padded += FRAME_MS
             await self._step(bytes(FRAME * SAMPLE), 0.0)
 
@@ -139,8 +152,8 @@ class Ear:
             if (pcm := self._mic.popleft()) is None:
                 await self._end()
                 continue
-            self._mic_ms -= milliseconds(pcm, self._rate)
-            whole, self._rest = frames(self._rest + self._resampler.push(pcm), FRAME * SAMPLE)
+            self._mic_ms -= milliseconds(pcm, HEARING_RATE)
+            whole, self._rest = frames(self._rest + pcm, FRAME * SAMPLE)
             for frame in whole:
                 if self.rules.mode == "manual":
                     await self._record(frame)
@@ -163,7 +176,7 @@ class Ear:
             await self._on(type(event)(self.at(event.at_ms)))
             if isinstance(event, Lulled) and self._turnend:
                 self._group.create_task(self._judge(self._turnend))
-        if self._machine.phase is not Phase.QUIET:
+        if self.voiced:
             await self._on(Talking(self._machine.voiced_ms))
 
     def _pass_on(self, frame: bytes, *, fresh: bool, over: bool) -> None:

@@ -112,7 +112,7 @@ class Hearing:
 
     def overtaken(self) -> None:
         """An answer has begun. If the user already talks on, it is held until it is clear whose turn it is."""
-        if self.ear.talking and self.floor.contest(self._podium.answering):
+        if self.ear.voiced and self.floor.contest(self._podium.answering):
             self._podium.pause("speech")
 
     def _partial(self, text: str) -> None:

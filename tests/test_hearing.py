@@ -1,5 +1,7 @@
 """How a spoken turn begins and ends: the microphone, push to talk, and a recogniser that breaks."""
 
+import pytest
+
 from server import events as e
 from server.errors import STTError
 from tests import fakes
@@ -84,3 +86,22 @@ def test_a_recogniser_that_breaks_is_told_and_the_next_turn_works():
     assert told.last(e.Error).code == "stt_failed"
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello"]
     assert fakes.words(told.audio()) == ["fine"]
+
+
+@pytest.mark.parametrize("frame_ms", [10, 100, 1_000])
+def test_a_turn_is_one_turn_however_long_the_frames_are(frame_ms: int):
+    it, _ = talk("Fine.")
+    text = "one two three four five six seven eight"
+    pcm = fakes.silence(300) + fakes.voice(text) + fakes.silence(2_000)
+    for at in range(0, len(pcm), frame_ms * 32):
+        it.raw(pcm[at : at + frame_ms * 32]).wait(frame_ms / 1000)
+    _, told = it.wait(2).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == [text]
+
+
+def test_an_open_microphone_does_not_hold_the_answer_to_a_committed_turn():
+    it, _ = talk("Fine.", turn={"mode": "manual"}, stt=fakes.FakeSTT(delay=0.2))
+    it.say("hello there").send("user.commit").quiet(3)
+    _, told = it.go()
+    assert told.of(e.ReplyPaused) == []
+    assert told.last(e.ReplyDone).text == "Fine."

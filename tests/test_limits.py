@@ -54,10 +54,11 @@ async def test_a_flood_is_throttled_and_then_closed():
 
 async def test_a_file_sent_at_once_is_heard_whole():
     async with serving(fakes.rack(fakes.FakeLLM("Well hello."))) as server, connected(address(server)) as client:
-        pcm = fakes.silence(200) + fakes.voice("hello there you") + fakes.silence(1500)
-        for i in range(0, len(pcm), 6_400):
-            await client.socket.send(pcm[i : i + 6_400])
-        assert (await client.until("transcript.final"))["text"] == "hello there you"
+        text = " ".join(f"word{i}" for i in range(40))
+        pcm = fakes.silence(200) + fakes.voice(text) + fakes.silence(1500)
+        for i in range(0, len(pcm), 32_000):
+            await client.socket.send(pcm[i : i + 32_000])
+        assert (await client.until("transcript.final"))["text"] == text
 
 
 async def test_a_token_is_asked_for_and_taken_three_ways():

@@ -1,4 +1,4 @@
-"""The small parts of a conversation: who is addressed, the meter, the outbox, PCM, the ear's opinions and losses."""
+"""The small parts of a conversation: who is addressed, the meter, the outbox, PCM."""
 
 import asyncio
 from collections import deque
@@ -14,8 +14,6 @@ from server.errors import ConfigError, LimitError
 from server.limits import BURST_MS, Meter
 from server.outbox import Outbox
 from server.settings import ROOT
-from tests import fakes
-from tests.talk import Talk
 
 ADA, BEN, EVE = (
     Character("ada", "Ada", ""),
@@ -148,53 +146,3 @@ def test_wav_there_and_back_and_nonsense():
     assert audio.read_wav(audio.wav(pcm, 22_050)) == (pcm, 22_050)
     with pytest.raises(ValueError, match="not a WAV"):
         audio.read_wav(b"RIFFnope")
-
-
-class Opinion:
-    """A semantic end-of-turn model with one answer."""
-
-    def __init__(self, complete: float) -> None:
-        self.complete_, self.asked = complete, list[int]()
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-
-    async def complete(self, samples) -> float:
-        self.asked.append(len(samples))
-        return self.complete_
-
-
-@pytest.mark.parametrize(("complete", "wait"), [(0.9, 0.25), (0.1, 1.5)])
-def test_a_semantic_model_is_asked_in_the_lull(complete: float, wait: float):
-    model = Opinion(complete)
-    it = Talk(fakes.rack(turnend=model), turn={"speculative": False})
-    it.say("hello there")
-    began = it._now
-    _, told = it.quiet(3).go()
-    assert told.at(e.TranscriptFinal) - began == pytest.approx(wait, abs=0.06)
-    assert model.asked[0] >= 16_000 * 0.4
-
-
-def test_without_its_opinion_the_silence_decides():
-    from server.errors import EngineError
-
-    class Broken(Opinion):
-        async def complete(self, samples) -> float:
-            raise EngineError("no opinion")
-
-    it = Talk(fakes.rack(turnend=Broken(0)), turn={"speculative": False})
-    it.say("hello there")
-    began = it._now
-    _, told = it.quiet(3).go()
-    assert told.at(e.TranscriptFinal) - began == pytest.approx(0.5, abs=0.06)
-
-
-def test_a_microphone_that_comes_faster_than_it_is_heard_loses_the_oldest_and_counts():
-    class Slow(fakes.FakeVAD):
-        async def push(self, frame) -> float:
-            await asyncio.sleep(1)
-            return 0.0
-
-    it = Talk(fakes.rack(vad=Slow()))
-    session, _ = it.quiet(12).go()
-    assert session.hearing.dropped_ms == pytest.approx(12_000 - 5_000 - 12 * 32, abs=500)
