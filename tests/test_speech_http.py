@@ -5,6 +5,7 @@ import base64
 import io
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import av
 import httpx
@@ -12,9 +13,13 @@ import numpy as np
 import openai
 import pytest
 import pytest_asyncio
+from starlette.requests import Request
+from starlette.responses import Response
 
 from server.audio import milliseconds, read_wav
 from server.http import speech
+from server.http.asked import body, guarded
+from server.http.utterance import Utterance
 from server.pipelines.studio import Studio
 from server.pipelines.tts import espeak, flite
 from tests import services
@@ -187,6 +192,37 @@ async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, asked: obj
             continue
         assert answer.status_code == status
         assert said in str(answer.json()["detail"])
+
+
+async def test_a_field_of_the_wrong_kind_is_said_in_both_ways(client: httpx.AsyncClient) -> None:
+    told = (await client.post("/v1/audio/speech", json={"input": "Hi", "speed": 9})).json()
+    assert told["detail"][0]["loc"] == ["body", "speed"]
+    assert told["error"]["message"].startswith("speed: ")
+    assert told["error"]["code"] == "bad_message"
+
+
+async def test_half_a_character_is_no_harm(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/audio/speech", content=rb'{"input": "Hi", "voice": "\ud800"}')
+    assert "Unknown voice '\ufffd'" in answer.json()["detail"]
+    for half in (rb"\ud800", b"\xed\xa0\x80"):
+        said = await client.post(
+            "/v1/audio/speech", content=b'{"input": "Kind of' + half + b'the same.", "stream_format": "ndjson"}'
+        )
+        assert json.loads(said.text.splitlines()[-1])["duration_ms"] > 500
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_failure() -> None:
+    async def endpoint(request: Request) -> Response:
+        await body(request, Utterance)
+        raise AssertionError("it was never complete")
+
+    parts: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    answer = await guarded(lambda connection: True)(endpoint)(Request({"type": "http"}, receive))
+    assert answer.status_code == 499
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"input": NaN}'])

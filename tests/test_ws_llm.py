@@ -325,6 +325,9 @@ async def test_streams_of_two_connections_may_have_the_same_name() -> None:
         ('{"action": "start_stream", "stream_id": "s", "messages": [{"role": ["x"], "content": "x"}]}', "role"),
         ('{"action": "start_stream", "stream_id": "s", "messages": "x"}', "messages"),
         ('{"action": "start_stream", "stream_id": "s", "pause": {"max_tokens": -1}}', "max_tokens"),
+        ('{"action": "start_stream", "stream_id": "s", "temperature": NaN}', "temperature"),
+        ('{"action": "start_stream", "stream_id": "s", "top_p": Infinity}', "top_p"),
+        (r'{"action": "\ud800"}', "Unknown action: \ufffd"),
         ('{"action": "continue_stream", "stream_id": "s"}', "Stream not found"),
         ('{"action": "cancel_stream", "stream_id": "s"}', "Stream not found"),
     ],
@@ -337,6 +340,30 @@ async def test_bad_input_is_an_error_and_never_a_dropped_socket(frame: str | byt
         assert ("stream_id" in told) == (isinstance(frame, str) and '"stream_id": "s"' in frame and "fly" not in frame)
         await p.start()  # and no slot was lost to it
         assert (await p.next())["full_text"].strip() == "Fine."
+
+
+async def test_half_a_character_is_no_harm_and_null_is_nothing() -> None:
+    async with scripted() as (server, p, _):
+        await p.socket.send(
+            r'{"action": "start_stream", "stream_id": "\ud800", '
+            r'"messages": [{"role": "user", "content": "Hi \ud83d."}],'
+            r' "pause": {"max_tokens": 3, "sentence_boundary": null}, "temperature": null, "tagged": null}'
+        )
+        told = await p.next()
+        assert (told["stream_id"], told["reason"]) == ("\ufffd", "max_tokens")
+    assert server.requests[0].body["messages"][0]["content"] == "Hi \ufffd."
+
+
+async def test_chunks_asked_for_without_end_are_refused() -> None:
+    async with scripted(first=0.2) as (_, p, _):
+        await p.start(pause={"max_tokens": 1})
+        for _ in range(chunked_llm.WAITING):
+            await p.send("continue_stream", stream_id="s1", pause={"max_tokens": 1})
+        assert (await p.until("error"))["code"] == "too_many"
+        assert (await p.until("started"))["tokens"] == 1  # and what was asked for before comes
+        for _ in range(chunked_llm.WAITING - 1):
+            await p.next()
+        assert p.frames[-1]["full_text"] == TEXT
 
 
 async def test_the_same_name_twice_and_ending_what_is_not_there() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from server.errors import LimitError, LLMError
 from server.pipelines.chunking import Chunk, Generation, Reason, Stop
@@ -34,16 +34,18 @@ class Pause(BaseModel):
     """When a chunk ends: at what comes first. 0 tokens mean no limit of the client's."""
 
     max_tokens: Annotated[int, Field(ge=0)] | None = None
-    sentence_boundary: bool = False
+    sentence_boundary: bool | None = None
 
     @property
     def stop(self) -> Stop:
         longest = LONGEST_SENTENCE if self.sentence_boundary else LONGEST
-        return Stop(self.max_tokens or longest, self.sentence_boundary)
+        return Stop(self.max_tokens or longest, bool(self.sentence_boundary))
 
 
 class Start(BaseModel):
     """A new answer. `tagged`: every frame of it names its stream, so that several may be made at the same time."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     messages: list[Said] = []
     pause: Pause | None = None

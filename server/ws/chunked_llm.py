@@ -4,25 +4,25 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.errors import LimitError, ParleyError, ProtocolError
+from server.incoming import given
 from server.pipelines.engines import LLM
 from server.telemetry import ERRORS, log
 from server.ws.answers import Answer, Continue, Pause, Slots, Start
 from server.ws.wire import Wire
 
 PROBE_S = 5.0
+WAITING = 64  # chunks of one answer that were asked for and are not yet made
 ACTIONS = "start_stream, continue_stream, cancel_stream, end_stream, ping"
 
-B = TypeVar("B", bound=BaseModel)
 Allowed = Callable[[HTTPConnection], bool]
 
 
@@ -96,8 +96,6 @@ class Connection:
             if isinstance(message, ProtocolError):
                 raise message
             await self._obey(message)
-        except ValidationError as error:
-            self._complain(ProtocolError(_first(error)), named)
         except LimitError as error:
             if error.code == "not_reading":
                 raise
@@ -118,9 +116,9 @@ class Connection:
             raise ProtocolError("stream_id required")
         match action:
             case "start_stream":
-                self._start(id, _parsed(Start, message))
+                self._start(id, given(Start, message))
             case "continue_stream":
-                self._make(self._found(id), _parsed(Continue, message).pause)
+                self._make(self._found(id), given(Continue, message).pause)
             case "cancel_stream":
                 answer = self._found(id)
                 bill = await self._drop(answer)
@@ -139,6 +137,9 @@ class Connection:
         self._make(answer, start.pause)
 
     def _make(self, answer: Answer, pause: Pause | None) -> None:
+        """Raises `LimitError` for a client that asks for more and more before it has read what it asked for."""
+        if len(answer.tasks) >= WAITING:
+            raise LimitError(f"{WAITING} chunks of stream {answer.id} are asked for already", code="too_many")
         task = asyncio.create_task(self._chunk(answer, pause))
         answer.tasks.add(task)
         task.add_done_callback(answer.tasks.discard)
@@ -187,12 +188,3 @@ async def probed(llm: LLM) -> tuple[str, bool]:
         return endpoint.base_url, answer.status_code < 500
     except httpx.HTTPError:
         return endpoint.base_url, False
-
-
-def _parsed(model: type[B], message: dict[str, Any]) -> B:
-    return model.model_validate({key: value for key, value in message.items() if value is not None})
-
-
-def _first(error: ValidationError) -> str:
-    what = error.errors()[0]
-    return f"{'.'.join(map(str, what['loc'])) or 'message'}: {what['msg']}"

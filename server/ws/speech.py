@@ -10,19 +10,20 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.access import client_of
 from server.errors import EngineBusy, LimitError, ParleyError, ProtocolError
+from server.incoming import given
 from server.pipelines.studio import Studio
 from server.telemetry import ERRORS, log
 from server.ws.spoken import Init, Spoken, Text
 from server.ws.wire import Wire, told
 
 IDLE_S = 30.0  # a stream that nobody touches for so long ends
+WAITING = 64  # streams that were closed and are not yet said, of one connection
 
 Allowed = Callable[[HTTPConnection], bool]
 
@@ -96,8 +97,6 @@ class Connection:
                     if error.code == "not_reading":
                         return self._give_up(error)
                     self._tell(error)
-                except ValidationError as error:
-                    self._tell(ProtocolError(_first(error)))
                 except ParleyError as error:
                     self._tell(error)
         return None
@@ -107,7 +106,7 @@ class Connection:
             case "init":
                 await self._begin(message)
             case "text":
-                self._say(Text.model_validate(message))
+                self._say(given(Text, message))
             case "close":
                 if stream := self._live():
                     stream.close()
@@ -120,12 +119,15 @@ class Connection:
 
     async def _begin(self, message: dict[str, Any]) -> None:
         """A new stream in place of the one that takes text. Those that were closed are still said."""
+        init = given(Init, message)
         if stream := self._live():
             await self._stop([stream])
             self._wire.drop(stream)
+        self._init = init
         try:
-            self._init = Init.model_validate({key: value for key, value in message.items() if value is not None})
-            self._open(self._init)
+            self._open(init)
+        except LimitError:
+            raise
         except ParleyError as error:
             self._init = error
             self._tell(error, fatal=True)
@@ -144,7 +146,9 @@ class Connection:
         return last if last and not last.closed else None
 
     def _open(self, init: Init) -> Spoken:
-        """Raises `ConfigError` for a voice or language that does not exist."""
+        """Raises `ConfigError` for a voice or language that does not exist, `LimitError` where too many wait."""
+        if len(self._streams) >= WAITING:
+            raise LimitError(f"{WAITING} streams are waiting to be said", code="too_many")
         booth, voice = self._studio.find(
             init.voice or "", model=init.model or "", language=init.language or "", speed=init.speed
         )
@@ -196,8 +200,3 @@ class Connection:
     def _give_up(self, error: ParleyError) -> None:
         if not self._broken.done():
             self._broken.set_result(error)
-
-
-def _first(error: ValidationError) -> str:
-    what = error.errors()[0]
-    return f"{'.'.join(map(str, what['loc'])) or 'message'}: {what['msg']}"

@@ -58,13 +58,15 @@ class Spoken:
     closed: bool = False
     task: asyncio.Task[None] | None = None
     _texts: deque[Text] = field(default_factory=deque)
+    _waiting: int = 0  # characters in them
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, text: Text) -> None:
         """Raises `LimitError` where too much waits."""
-        if sum(len(t.text) for t in self._texts) + len(text.text) > WAITING:
+        if self._waiting + len(text.text) > WAITING:
             raise LimitError(f"more than {WAITING} characters are waiting to be said", code="too_long")
         self._texts.append(text)
+        self._waiting += len(text.text)
         self._news.set()
 
     def close(self) -> None:
@@ -98,7 +100,9 @@ class Spoken:
                     await self._news.wait()
             except TimeoutError:
                 self.closed = asyncio.get_running_loop().time() >= self._deadline(reader)
-        return self._texts.popleft()
+        text = self._texts.popleft()
+        self._waiting -= len(text.text)
+        return text
 
     def _deadline(self, reader: Narrator) -> float:
         return max(self.touched(), reader.heard_at) + self.idle_s

@@ -14,6 +14,7 @@ from typing import Any, Self
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from server.errors import EngineBusy, LimitError, ParleyError, ProtocolError
+from server.incoming import decoded
 
 ROOM = 262_144  # bytes in the ordered lane: some seconds of audio; beyond, whoever makes more waits
 PATIENCE_S = 5.0  # for a last word
@@ -48,7 +49,7 @@ class Wire:
             message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            yield _decoded(message)
+            yield _object(message)
 
     def tell(self, message: Frame) -> None:
         """Send `message` as soon as possible. Raises `LimitError` for a client that does not read."""
@@ -136,11 +137,11 @@ def _size(frame: Frame) -> int:
     return len(frame) if isinstance(frame, bytes) else 256
 
 
-def _decoded(message: Mapping[str, Any]) -> dict[str, Any] | ProtocolError:
+def _object(message: Mapping[str, Any]) -> dict[str, Any] | ProtocolError:
     if (text := message.get("text")) is None:
         return ProtocolError("a binary frame: only JSON is understood here")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return ProtocolError(f"not JSON: {error}")
+        value = decoded(text)
+    except ProtocolError as error:
+        return error
     return value if isinstance(value, dict) else ProtocolError("not a JSON object")

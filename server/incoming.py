@@ -1,0 +1,38 @@
+"""What clients of the services send, as JSON: made fit to be passed on, checked, and refused in words. Pure."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from server.errors import ProtocolError
+
+_LONE = re.compile("[\ud800-\udfff]")  # half a character: JSON can name it, but no text can be sent that holds it
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def decoded(raw: str | bytes | bytearray) -> Any:
+    """`raw` as JSON, with U+FFFD for each half of a character. Raises `ProtocolError`."""
+    try:
+        value = json.loads(raw)
+        text = json.dumps(value, ensure_ascii=False)
+        return json.loads(_LONE.sub("\ufffd", text)) if _LONE.search(text) else value
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+
+
+def given(model: type[M], message: Mapping[str, Any]) -> M:
+    """`message` as `model`, null being the same as nothing. Raises `ProtocolError` that names the field at fault."""
+    try:
+        return model.model_validate({key: value for key, value in message.items() if value is not None})
+    except ValidationError as error:
+        raise ProtocolError(first(error)) from None
+
+
+def first(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    what = error.errors()[0]
+    return f"{'.'.join(map(str, what['loc'])) or 'message'}: {what['msg']}"
