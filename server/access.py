@@ -27,7 +27,10 @@ def origin_fits(connection: HTTPConnection, settings: ServerSettings) -> bool:
     origin = connection.headers.get("origin")
     if origin is None or "*" in settings.origins or origin in settings.origins:
         return True
-    return urlsplit(origin).netloc == connection.headers.get("host")
+    try:
+        return urlsplit(origin).netloc == connection.headers.get("host")
+    except ValueError:  # no address at all
+        return False
 
 
 def client_of(connection: HTTPConnection) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from server.errors import ProtocolError
 
@@ -48,9 +48,12 @@ class SessionUpdate(_Command):
     instructions: str | None = Field(None, max_length=20_000)
 
 
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8_000)]
+
+
 class UserText(_Command):
     type: Literal["user.text"]
-    text: str = Field(min_length=1, max_length=8_000)
+    text: Line
 
 
 class UserCommit(_Command):
@@ -63,7 +66,7 @@ class UserClear(_Command):
 
 class Say(_Command):
     type: Literal["say"]
-    text: str = Field(min_length=1, max_length=8_000)
+    text: Line
     character: str | None = None
 
 

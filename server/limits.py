@@ -4,6 +4,7 @@ from server.errors import LimitError
 
 BURST_MS = 10_000.0  # what may come at once, after a quiet time
 MESSAGE_MS = 20.0  # what one message counts for
+FRAME_MS = 1.0  # and one frame of audio at least, however short
 PATIENCE_S = 15.0  # how long a client is slowed down before it is sent away
 
 

@@ -63,7 +63,7 @@ class Session:
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
         self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
         self.hearing = Hearing(rack, cast, settings, self.podium, clock, self._queue, self.interrupt)
-        self._input_rate = audio.input_rate
+        self.input_rate = audio.input_rate
         self._over: asyncio.Future[LimitError] = asyncio.get_running_loop().create_future()
         self._active_at = clock()
 
@@ -219,7 +219,7 @@ class Session:
         if ids := update.characters or ([update.character] if update.character else []):
             self.cast.choose(ids)
         if update.input_rate:
-            self._input_rate = update.input_rate
+            self.input_rate = update.input_rate
             self.hearing.ear.set_rate(update.input_rate)
         if update.output_rate:
             self.podium.stage = replace(self.podium.stage, output_rate=update.output_rate)
@@ -233,7 +233,7 @@ class Session:
     def _described(self, event: type[e.SessionCreated]) -> e.SessionCreated:
         return event(
             session=self.id,
-            input_rate=self._input_rate,
+            input_rate=self.input_rate,
             output_rate=self.podium.stage.output_rate,
             characters=self.cast.cards(),
             available=self.cast.available(),

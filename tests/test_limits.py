@@ -3,16 +3,25 @@
 import asyncio
 import json
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import pytest
 import websockets
 
+from server.errors import LimitError
+from server.settings import Settings
+from server.ws.conversation import _Wire
+from server.ws.protocol import JSON
 from tests import fakes
+from tests.virtual_time import run
 from tests.wire import address, connected, serving
 
 
-async def test_a_message_that_is_too_big_closes_with_1009():
+@pytest.mark.parametrize("text", ["x" * 6_000, "é" * 3_000])
+async def test_a_message_that_is_too_big_closes_with_1009(text: str):
     async with serving(server={"message_bytes": 5_000}) as server, connected(address(server)) as client:
-        await client.socket.send(json.dumps({"type": "say", "text": "x" * 6_000}))
+        await client.socket.send(json.dumps({"type": "say", "text": text}, ensure_ascii=False))
         error = await client.until("error")
         assert (error["code"], error["fatal"]) == ("too_big", True)
         await client.when(lambda: client.closed)
@@ -52,6 +61,26 @@ async def test_a_flood_is_throttled_and_then_closed():
         assert client.of("error")[-1]["code"] == "flood"
 
 
+def test_frames_without_audio_are_a_flood_too():
+    class Flooding:
+        """A socket on which empty frames come as fast as they are read."""
+
+        query_params: ClassVar[dict[str, str]] = {}
+        frames = 100_000
+
+        async def receive(self) -> dict[str, Any]:
+            self.frames -= 1
+            return {"type": "websocket.receive", "bytes": b""} if self.frames else {"type": "websocket.disconnect"}
+
+    async def read() -> None:
+        session = SimpleNamespace(input_rate=16_000)
+        async for _ in _Wire(Flooding(), JSON, Settings()).received(session):  # type: ignore[arg-type]
+            pass
+
+    with pytest.raises(LimitError, match="flood"):
+        run(read())
+
+
 async def test_a_file_sent_at_once_is_heard_whole():
     async with serving(fakes.rack(fakes.FakeLLM("Well hello."))) as server, connected(address(server)) as client:
         text = " ".join(f"word{i}" for i in range(40))
@@ -85,8 +114,9 @@ async def test_a_token_is_asked_for_and_taken_three_ways():
 async def test_only_the_servers_own_pages_may_connect():
     async with serving(server={"origins": ["https://friend.example"]}) as server:
         where = address(server)
-        async with connected(where, origin="https://evil.example") as client:
-            assert (await client.until("error"))["code"] == "forbidden_origin"
+        for origin in ("https://evil.example", "null", "http://["):
+            async with connected(where, origin=origin) as client:
+                assert (await client.until("error"))["code"] == "forbidden_origin"
         for origin in (f"http://{where}", "https://friend.example"):
             async with connected(where, origin=origin) as client:
                 await client.until("session.created")

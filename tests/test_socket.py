@@ -12,6 +12,15 @@ from tests.talk import COUNT
 from tests.wire import address, connected, serving
 
 
+async def test_an_update_that_is_refused_leaves_the_rate_as_it_was():
+    async with serving() as server, connected(address(server)) as client:
+        await client.send("session.update", input_rate=8_000, character="nobody")
+        await client.socket.send(bytes(32_000))  # a second at 16 kHz
+        await client.send("ping")
+        await client.until("pong")
+        assert [error["code"] for error in client.of("error")] == ["bad_config"]
+
+
 async def test_a_conversation_as_documented():
     async with serving(fakes.rack(fakes.FakeLLM("Well hello."))) as server, connected(address(server)) as client:
         created = await client.until("session.created")
@@ -82,7 +91,9 @@ GARBAGE: list[str | bytes] = [
     '{"type": "playback", "reply": 1, "ms": -5}', '{"type": "playback", "reply": 1, "ms": 1e999}',
     '{"type": "session.update", "input_rate": 4}', '{"type": "session.update", "turn": {"mode": "maybe"}}',
     '{"type": "session.update", "typo": 1}', '{"type": "session.update", "character": "nobody"}',
-    '{"type": "say", "text": "x", "character": "nobody"}', "[" * 2_000, b"\x00", b"\x01" * 40_001, bytes(64_000),
+    '{"type": "say", "text": "x", "character": "nobody"}', '{"type": "user.text", "text": " \\n "}',
+    '{"type": "say", "text": "\\t"}', '{"type": "user.text", "text": "\\ud800"}',
+    "[" * 2_000, b"\x00", b"\x01" * 40_001, bytes(64_000),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from server.audio import milliseconds
 from server.cast import Cast
 from server.characters import Character
 from server.errors import LimitError, ParleyError, ProtocolError
-from server.limits import MESSAGE_MS, Meter
+from server.limits import FRAME_MS, MESSAGE_MS, Meter
 from server.lobby import Lobby
 from server.packing import Tokens
 from server.pipelines.engines import Codec
@@ -69,7 +69,7 @@ class Conversation:
         log.info("connected")
         try:
             with self.lobby.present(session):
-                await session.run(wire.received(), wire.write)
+                await session.run(wire.received(session), wire.write)
         except LimitError as error:
             await wire.close(error.close, str(error))
         except Exception:
@@ -106,7 +106,6 @@ class _Wire:
         self._limit = settings.server.message_bytes
         self._clock = asyncio.get_running_loop().time
         self._meter = Meter(settings.server.flood, self._clock())
-        self._rate = settings.audio.input_rate
 
     def tokens(self, codec: Codec | None) -> Codec | None:
         """The codec for a client that wants its audio as tokens. Raises `LimitError` where it cannot have them."""
@@ -118,31 +117,28 @@ class _Wire:
             raise LimitError(f"audio={TOKENS}: this server has no codec ([codec] engine)", code="unsupported")
         return codec
 
-    async def received(self) -> AsyncGenerator[Received, None]:
+    async def received(self, session: Session) -> AsyncGenerator[Received, None]:
         """What the client sends, until it leaves. A frame that means nothing comes as the error it is."""
         while True:
             message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             frame = message.get("bytes")
-            yield (command := self._decoded(message["text"] if frame is None else frame))
-            if isinstance(rate := getattr(command, "input_rate", None), int):
-                self._rate = rate
-            ms = milliseconds(command, self._rate) if isinstance(command, bytes) else MESSAGE_MS
-            if wait := self._meter.take(ms, self._clock()):
+            yield (command := self._decoded(message["text"] if frame is None else frame, session.input_rate))
+            audio_ms = milliseconds(command, session.input_rate) if isinstance(command, bytes) else MESSAGE_MS
+            if wait := self._meter.take(max(FRAME_MS, audio_ms), self._clock()):
                 await asyncio.sleep(min(wait, 1.0))
 
-    def _decoded(self, frame: str | bytes) -> Received:
-        if len(frame) > self._limit:
-            text = f"a message of {len(frame)} bytes; {self._limit} are allowed (server.message_bytes)"
+    def _decoded(self, frame: str | bytes, rate: int) -> Received:
+        size = len(frame) if isinstance(frame, bytes) else len(frame.encode())
+        if size > self._limit:
+            text = f"a message of {size} bytes; {self._limit} are allowed (server.message_bytes)"
             raise LimitError(text, code="too_big", close=1009)
         try:
             command = decode(frame, self._subprotocol)
         except ProtocolError as error:
             return error
-        if isinstance(command, bytes):
-            return _checked_audio(command, self._rate)
-        return command
+        return _checked_audio(command, rate) if isinstance(command, bytes) else command
 
     async def write(self, event: e.Event) -> None:
         if isinstance(event, e.Audio | e.AudioTokens) and not self._audio:
