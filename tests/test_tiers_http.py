@@ -256,6 +256,51 @@ async def test_bare_audio_is_forwarded_and_brought_to_48_khz():
         assert len(got) == 2 * len(pcm)
 
 
+@pytest.mark.parametrize("size", [1, 5, 100_000])
+@pytest.mark.parametrize("kind", ["application/octet-stream", "", "binary/octet-stream", "text/plain"])
+async def test_objects_are_no_sound_whatever_they_are_called(kind, size):
+    data = json.dumps(await tokens_of("One kettle.")).encode() + b'{"status": "complete"}'
+
+    async def script(answer):
+        await answer.head(kind=kind)
+        for at in range(0, 20, size):
+            await answer.piece(data[at : min(at + size, 20)])
+        await answer.piece(data[20:])
+        await answer.end()
+
+    codec = fake_codec()
+    async with upstream(script) as back, parley(None, codec, services=service(back)) as url, asked(url) as client:
+        response, pcm, end = await listen(client)
+        assert (response.status_code, end) == (200, "")
+        assert heard(pcm) == pitches("One kettle.")
+    await codec.stop()
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", ""])
+async def test_sound_without_a_name_is_sound(kind):
+    async def script(answer):
+        await answer.head(kind=kind)
+        await answer.piece(b"\x01")
+        await answer.piece(b"\0\2\0" * 500)
+        await answer.end()
+
+    async with upstream(script) as back, parley(services=service(back, format="pcm_16")) as url, asked(url) as client:
+        response, pcm, end = await listen(client)
+        assert (response.status_code, end, pcm) == (200, "", (b"\1" + b"\0\2\0" * 500)[:1500])
+
+
+async def test_one_middleware_can_be_the_service_of_another():
+    local = {"echotts": {"kind": "local"}}
+    async with (
+        parley(ToneTTS(), services=local) as far,
+        parley(services=service(far + "/api/tts/stream", format="pcm_16")) as url,
+        asked(url) as client,
+    ):
+        response, pcm, end = await listen(client)
+        assert (response.status_code, end) == (200, "")
+        assert heard(pcm) == pitches(TEXT)
+
+
 # What goes wrong before the first byte
 
 

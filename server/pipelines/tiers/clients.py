@@ -5,7 +5,7 @@ Closing the generator closes the connection, which is how the back end learns th
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -19,7 +19,8 @@ from server.pipelines.tts._pcm_stream import Decoder, Unplayable, announced
 
 PATH = "/api/tts/synthesize"  # of another Parley
 PATIENCE_S = 0.05  # for the end of a body whose last message has come
-OBJECTS = ("json", "ndjson", "jsonl", "event-stream")  # in a content type
+OBJECTS = ("json", "ndjson", "jsonl")  # in a content type
+OBJECT = b'{"'  # how one begins, where the content type says nothing of it
 
 
 def client() -> httpx.AsyncClient:
@@ -53,18 +54,33 @@ async def parts(
 
 async def _read(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:
     kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-    if any(kind.endswith(known) for known in OBJECTS) or kind.startswith("text/"):
-        source = _messages(response)
-    else:
-        source = _sound(response, service)
+    stream = response.aiter_bytes()
+    objects = any(kind.endswith(known) for known in OBJECTS) or kind.startswith("text/")
+    if not objects and not kind.startswith("audio/"):
+        head = await _begun(stream)
+        objects, stream = head.startswith(OBJECT), _behind(head, stream)
+    source = _messages(stream) if objects else _sound(stream, response.headers, service)
     async with aclosing(source):
         async for part in source:
             yield part
 
 
-async def _messages(response: httpx.Response) -> AsyncGenerator[Part, None]:
+async def _begun(stream: AsyncIterator[bytes]) -> bytes:
+    """Enough of a body to see whether it is an object."""
+    head = b""
+    while len(head) < len(OBJECT) and (data := await anext(stream, b"")):
+        head += data
+    return head
+
+
+async def _behind(head: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for data in stream:
+        yield data
+
+
+async def _messages(stream: AsyncIterator[bytes]) -> AsyncGenerator[Part, None]:
     objects, reading = Objects(), Reading()
-    stream = response.aiter_bytes()
     async for data in stream:
         for message in objects.push(data):
             for part in reading.read(message):
@@ -85,12 +101,12 @@ async def _drained(stream: AsyncIterator[bytes]) -> None:
                 pass
 
 
-async def _sound(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:
+async def _sound(stream: AsyncIterator[bytes], told: Mapping[str, str], service: Service) -> AsyncGenerator[Part, None]:
     """Bare PCM or WAV, as it comes."""
     try:
-        format, _ = announced({"x-sample-rate": str(service.rate)} | dict(response.headers))
+        format, _ = announced({"x-sample-rate": str(service.rate)} | dict(told))
         decoder = Decoder(format, format.rate)
-        async for data in response.aiter_bytes():
+        async for data in stream:
             if pcm := decoder.push(data):
                 yield Audio(pcm, format.rate)
         if pcm := decoder.finish():

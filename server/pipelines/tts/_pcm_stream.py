@@ -19,7 +19,7 @@ from server.audio import SAMPLE, Resampler
 ASSUMED = 24_000  # Hz, where a server does not say
 _RATE_HEADERS = ("x-sample-rate", "x-audio-sample-rate", "sample-rate")
 _CHANNEL_HEADERS = ("x-channels", "x-audio-channels")
-_SOUND = ("pcm", "x-pcm", "l16", "raw", "x-raw", "wav", "x-wav", "wave", "vnd.wave")
+_SOUND = ("pcm", "x-pcm", "l16", "raw", "x-raw", "octet-stream", "wav", "x-wav", "wave", "vnd.wave")
 _PLAYABLE = ("", "application/octet-stream", *(f"audio/{name}" for name in _SOUND))
 _HEADER = 65_536  # bytes of a WAV before its sound, at most
 _OPEN_ENDED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what a WAV that is still being made gives as its length
