@@ -169,6 +169,19 @@ async def test_streams_that_are_none_are_told(api, says):
         await collected(api)
 
 
+@pytest.mark.parametrize("stream", ["abc", {"a": 1}, ["x"], [None], 5, [[]]])
+async def test_answers_that_are_none_of_runpods_are_told(stream):
+    class Strange(Api):
+        async def stream(self, request):
+            return JSONResponse({"id": "job-1", "status": "IN_PROGRESS", "stream": stream})
+
+    api = Strange([])
+    with pytest.raises(UpstreamError, match="no list of outputs") as error:
+        await collected(api)
+    assert error.value.code == "upstream_garbled"
+    assert api.cancelled == ["job-1"]
+
+
 async def test_who_leaves_cancels_the_job():
     api = Api(spoken(1, 2)[:2], cold=0, end="IN_PROGRESS")
     service = {"kind": "runpod", "format": "pcm_16", "key": "k", "poll_s": 0.01}

@@ -61,7 +61,7 @@ class Endpoint:
         pause = self._service.poll_s
         while True:
             state = await self._state("stream", job)
-            outputs = [output for held in state.get("stream") or [] for output in _messages(held.get("output"))]
+            outputs = [output for held in _held(state) for output in _messages(held.get("output"))]
             for output in outputs:
                 yield output
             if outputs:
@@ -114,6 +114,14 @@ def _id(state: Mapping[str, Any]) -> str:
 
 def _status(state: Mapping[str, Any]) -> str:
     return str(state.get("status", ""))
+
+
+def _held(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What has come since the last look."""
+    held = state.get("stream") or []
+    if not isinstance(held, list) or not all(isinstance(one, Mapping) for one in held):
+        raise UpstreamError("RunPod's stream is no list of outputs", code="upstream_garbled")
+    return held
 
 
 def _messages(output: Any) -> Iterator[Mapping[str, Any]]:
