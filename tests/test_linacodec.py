@@ -105,7 +105,17 @@ def test_what_is_no_token_is_refused(tokens, says):
 
 @pytest.mark.parametrize(
     "embedding",
-    [[], [0.0] * 3, [0.0] * (WIDTH - 1) + [float("nan")], [True] * WIDTH, ["x"] * WIDTH, None, "abc", [[0.0]] * WIDTH],
+    [
+        [],
+        [0.0] * 3,
+        [1e39] * WIDTH,
+        [0.0] * (WIDTH - 1) + [float("nan")],
+        [True] * WIDTH,
+        ["x"] * WIDTH,
+        None,
+        "abc",
+        [[0.0]] * WIDTH,
+    ],
 )
 def test_what_is_no_embedding_is_refused(embedding):
     with pytest.raises(CodecError, match="embedding"):

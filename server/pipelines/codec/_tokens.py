@@ -61,9 +61,11 @@ def check_embedding(embedding: Any, width: int = WIDTH) -> Samples:
         array = np.asarray(embedding)
     except ValueError:
         raise CodecError("embedding: not a list of numbers", code="bad_tokens") from None
-    if array.shape != (width,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+    with np.errstate(over="ignore"):  # what 32 bits do not hold is infinite, and refused
+        numbers = array.astype(np.float32) if array.dtype.kind in "iuf" else np.empty(0, np.float32)
+    if numbers.shape != (width,) or not np.isfinite(numbers).all():
         raise CodecError(f"embedding: not a list of {width} finite numbers", code="bad_tokens")
-    return array.astype(np.float32)
+    return numbers
 
 
 def to_wire(coded: Coded) -> dict[str, Any]:
