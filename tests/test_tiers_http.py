@@ -323,6 +323,7 @@ def answering(status: str, body: bytes, kind: str = "application/json"):
         (answering("200 OK", b"<html>hello</html>", "text/html"), 502, "upstream_garbled"),
         (answering("200 OK", b"", "application/x-ndjson"), 502, "upstream_died"),
         (answering("200 OK", b'{"status": "complete"}\n', "application/x-ndjson"), 502, "upstream_garbled"),
+        (answering("200 OK", b'{"audio_chunk": ""}{"status": "complete"}'), 502, "upstream_garbled"),
         (answering("200 OK", b'{"status": "error", "error": "no such voice"}'), 502, "upstream_failed"),
         (answering("200 OK", b'{"status":"streaming","tokens":[-1],"embedding":[]}'), 502, "upstream_garbled"),
         (answering("200 OK", b"ID3 mp3 mp3", "audio/mpeg"), 502, "upstream_garbled"),

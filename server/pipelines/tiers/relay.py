@@ -62,11 +62,20 @@ class Relay:
         return service
 
     async def pcm(self, wanted: Wanted, observe: Observe = unobserved) -> AsyncGenerator[bytes, None]:
-        """16-bit PCM at 48 kHz, as soon as it can be heard; a piece may be empty. Read it within `aclosing`: closing it
-        stops the service.
+        """16-bit PCM at 48 kHz, as soon as it can be heard. Read it within `aclosing`: closing it stops the service.
 
-        Raises `UpstreamError` (late, dead, garbled, refused), and what `check` raises."""
-        service = self.check(wanted.service)
+        Raises `UpstreamError` (late, dead, garbled, refused, mute), and what `check` raises."""
+        mute = True
+        async with aclosing(self._pieces(self.check(wanted.service), wanted, observe)) as pieces:
+            async for pcm in pieces:
+                if pcm:
+                    mute = False
+                    yield pcm
+        if mute:
+            raise UpstreamError("the service sent no speech", code="upstream_garbled")
+
+    async def _pieces(self, service: Service, wanted: Wanted, observe: Observe) -> AsyncGenerator[bytes, None]:
+        """A piece may be empty."""
         patience, forward = _Patience(service, self._rules, wanted.stream), _Forward()
         async with aclosing(ahead(self._parts(service, wanted), DEPTH)) as source:
             while not isinstance(part := await patience.next(source, observe), Complete):
@@ -79,8 +88,6 @@ class Relay:
                     while (pcm := await patience.within(anext(decoded, None))) is not None:
                         yield pcm
             yield forward.finish()
-        if not patience.begun:
-            raise UpstreamError("the service sent no speech", code="upstream_garbled")
 
     def _parts(self, service: Service, wanted: Wanted) -> AsyncGenerator[Part, None]:
         if service.kind == "local":

@@ -99,8 +99,7 @@ class RemoteSpeaker:
         try:
             async with aclosing(self._relay.pcm(wanted)) as pieces:
                 async for pcm in pieces:
-                    if pcm:
-                        yield Speech(pcm)
+                    yield Speech(pcm)
         except (UpstreamError, CodecError) as error:
             raise TTSError(str(error), code=error.code) from error
 
