@@ -263,6 +263,39 @@ async def test_too_many_streams_are_refused() -> None:
     await fake.run(scene)
 
 
+async def test_streams_that_have_ended_make_room_for_new_ones() -> None:
+    fake = Fake()
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        kept = await create(client)
+        for _ in range(8):
+            at = await create(client)
+            await client.post(f"{at}/append", json={"text": "hi "})
+            await client.post(f"{at}/close")
+            assert words(await read(client, at)) == ["hi"]
+        assert await state(client, kept) == "created"
+        assert len(fake.shelf) == 4
+
+    await fake.run(scene)
+
+
+async def test_asking_for_the_audio_is_a_sign_of_life_and_asking_about_it_takes_nothing() -> None:
+    fake = Fake(idle_s=0.4)
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        at = await create(client)
+        await asyncio.sleep(0.25)
+        assert (await client.head(f"{at}/audio")).status_code == 405
+        assert (await client.get(f"{at}/audio", params={"stream_format": "xml"})).status_code == 400
+        async with client.stream("GET", f"{at}/audio") as answer:
+            await asyncio.sleep(0.25)
+            await client.post(f"{at}/append", json={"text": "still here"})
+            await client.post(f"{at}/close")
+            assert words(b"".join([chunk async for chunk in answer.aiter_raw()])) == ["still", "here"]
+
+    await fake.run(scene)
+
+
 async def test_an_engine_that_fails_leaves_a_stream_that_says_so() -> None:
     fake = Fake()
 

@@ -1,11 +1,15 @@
 """The adaptive stream's decisions, on a clock of our own."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import LimitError, ProtocolError
+from server.pipelines import adaptive
 from server.pipelines.adaptive import TEXT, Adaptive, Segment, State
+from server.pipelines.boundaries import Verdict, judge
 
 STORY = (
     "Good evening, said the fox. Dr. Brown paid 3.50 for it. The night was long and cold, and nobody slept. "
@@ -148,6 +152,45 @@ def test_every_word_is_said_once_and_in_order(steps: list[tuple[str, float, floa
     whole = "".join(text for text, _, _ in steps)
     assert "".join("".join(segment.text for segment in found).split()) == "".join(whole.split())
     assert all(whole[segment.offset :].startswith(segment.text) for segment in found)
+
+
+@given(st.lists(st.text("ab ,.!?-\n3", max_size=30), max_size=8), st.floats(0, 9000), st.integers(1, 40), st.booleans())
+def test_a_text_longer_than_one_looks_is_said_all_the_same(texts: list[str], ms: float, look: int, wait: bool) -> None:
+    whole, now, found = "".join(texts), 0.0, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "LOOK", look)
+        stream = Adaptive(0)
+        for text in texts:
+            stream.append(text, now)
+            now += wait
+            while segment := stream.take(now):
+                found.append(segment)
+                stream.played(ms, now)
+        stream.close(now)
+        found += said(stream, now)
+    assert "".join("".join(segment.text for segment in found).split()) == "".join(whole.split())
+    assert all(whole[segment.offset :].startswith(segment.text) for segment in found)
+    assert all(len(segment.text) <= look or look > len(whole) for segment in found)
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 60_000])
+def test_a_long_text_costs_no_more_than_a_short_one(monkeypatch: pytest.MonkeyPatch, ahead_ms: float) -> None:
+    judged = 0
+
+    def counted(*arguments: Any, **more: Any) -> Verdict:
+        nonlocal judged
+        judged += 1
+        return judge(*arguments, **more)
+
+    monkeypatch.setattr(adaptive, "judge", counted)
+    for text in ("Dr. " * 24_000, STORY * 400, "x" * 90_000):
+        stream, judged = Adaptive(0), 0
+        stream.played(ahead_ms, 0)
+        stream.append(text, 0)
+        segment = stream.take(0.2)
+        assert segment
+        assert len(segment.text) <= adaptive.LOOK
+        assert judged <= adaptive.LOOK
 
 
 @given(st.text("ab ,.", min_size=1, max_size=30), st.floats(0, 5000))

@@ -10,8 +10,10 @@ import pytest
 
 from server.audio import milliseconds
 from server.errors import ConfigError
+from server.pipelines import narrator
 from server.pipelines.engines import Speech, Voice
-from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Narrator, pause_after, plain, sentences_of
+from server.pipelines.narrator import DEFAULT, PORTION, PRESETS, Chunks, Narrator, pause_after, plain, sentences_of
+from server.pipelines.sentences import Splitter
 from server.pipelines.studio import CUSTOMARY, Studio
 from server.pipelines.tts import espeak, flite
 
@@ -129,7 +131,27 @@ def test_plain_text_is_as_long_as_it_was() -> None:
 
 def test_sentences_stand_at_their_offsets() -> None:
     text = "  One.  Dr. Two and 3.14!\nThree"
-    assert sentences_of(text) == [(2, "One."), (8, "Dr. Two and 3.14!"), (26, "Three")]
+    assert list(sentences_of(text)) == [(2, "One."), (8, "Dr. Two and 3.14!"), (26, "Three")]
+
+
+def test_a_long_text_is_looked_at_a_portion_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that whoever reads half an hour of text keeps nobody waiting; and what is found is the same."""
+    seen = []
+
+    class Watched(Splitter):
+        def push(self, delta: str) -> list[str]:
+            seen.append(len(delta))
+            return super().push(delta)
+
+    monkeypatch.setattr(narrator, "Splitter", Watched)
+    text = "It was late, and Dr. Two paid 3.14 for it. Nobody spoke! " * 1_000
+    found = sentences_of(text)
+    assert next(found) == (0, "It was late, and Dr. Two paid 3.14 for it.")
+    assert sum(seen) <= PORTION
+    rest = list(found)
+    assert len(rest) == 1_999
+    assert all(text[at:].startswith(sentence) for at, sentence in rest)
+    assert max(seen) <= PORTION
 
 
 def test_the_pause_follows_the_mark() -> None:
@@ -158,7 +180,7 @@ def test_chunks_are_of_the_sizes_asked_for(preset: object) -> None:
     ],
 )
 def test_in_a_hurry_the_first_clause_stands_alone(text: str, cut: list[str]) -> None:
-    found = sentences_of(text, eager=True)
+    found = list(sentences_of(text, eager=True))
     assert [sentence for _, sentence in found] == cut
     assert all(text[at : at + len(sentence)] == sentence for at, sentence in found)
 

@@ -91,13 +91,18 @@ class _Adaptive:
         return stream if isinstance(stream, Response) else JSONResponse(stream.status(now()))
 
     async def audio(self, request: Request) -> Response:
+        if request.method == "HEAD":  # it can be had once, and is made only then
+            return Response(status_code=405, headers={"Allow": "GET"})
+        form = request.query_params.get("stream_format", "audio")
+        if form not in ("audio", "sse", "ndjson"):
+            raise ProtocolError(f"unknown stream_format {form!r}; there are: audio, sse, ndjson")
         if isinstance(stream := self._find(request), Response):
             return stream
         if stream.read:
             return JSONResponse({"detail": f"the audio of stream {stream.id} is read already"}, 409)
-        stream.read = True
+        stream.read, stream.adaptive.touched = True, now()
         audio = spoken(self._studio, stream, client_of(request), self._shelf.idle_s)
-        match request.query_params.get("stream_format", "audio"):
+        match form:
             case "sse":
                 made, media = lines(_events(stream, audio), SSE), "text/event-stream"
             case "ndjson":

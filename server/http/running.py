@@ -63,8 +63,10 @@ class Shelf:
         return len(self._streams)
 
     def add(self, stream: Running, now: float) -> None:
-        """Raises `EngineBusy` when there are too many."""
+        """Raises `EngineBusy` when there are too many. Those that have ended make room."""
         self.sweep(now)
+        if len(self._streams) >= self.limit and (over := self._over()):
+            self.remove(over)
         if len(self._streams) >= self.limit:
             raise EngineBusy(f"{self.limit} streams are open; close some", retry_after=self.idle_s)
         self._streams[stream.id] = stream
@@ -73,6 +75,10 @@ class Shelf:
         """Raises `LookupError` for a stream that does not exist (any more)."""
         self.sweep(now)
         return self._streams[id]
+
+    def _over(self) -> Running | None:
+        """The oldest that has ended."""
+        return next((s for s in self._streams.values() if s.adaptive.state.over), None)
 
     def remove(self, stream: Running) -> None:
         self._streams.pop(stream.id, None)

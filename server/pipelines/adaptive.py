@@ -19,6 +19,7 @@ STILL_S = 0.3  # text that has not grown for this long is taken as it stands
 START_WORDS = 2  # the least that is said where no boundary is in sight
 CLAUSE_WORDS = 3  # the least that is said of a sentence before its end
 LONGEST_WORDS = 40  # without a boundary
+LOOK = 600  # characters looked at for the next segment, so that a long text costs no more than a short one
 TEXT = 100_000  # characters waiting to be said
 
 
@@ -101,16 +102,20 @@ class Adaptive:
         """The next segment, if one is worth saying now."""
         if self.state.over or not self.pending:
             return None
-        ahead = self.listener.ahead_ms(now)
-        end = self._first(now) if ahead < LOW_MS else self._later(ahead, now)
-        text, self._text = self._text[:end], self._text[end:]
-        offset, self._taken = self._taken + len(text) - len(text.lstrip()), self._taken + len(text)
-        if not text.strip():
+        self._cut(len(self._text) - len(self._text.lstrip()))
+        ahead, offset = self.listener.ahead_ms(now), self._taken
+        text = self._cut(self._first(now) if ahead < LOW_MS else self._later(ahead, now))
+        if not text:
             return None
         if not self._closed:
             self.state = State.GENERATING
         self.segments, self.touched, self._since = self.segments + 1, now, now
         return Segment(text.strip(), "batch" if self.segments > 1 and ahead >= BATCH_MS else "stream", offset)
+
+    def _cut(self, end: int) -> str:
+        text, self._text = self._text[:end], self._text[end:]
+        self._taken += end
+        return text
 
     def next_look(self, now: float) -> float | None:
         """When `take` may have something to say although nothing was appended; None: it will not."""
@@ -128,28 +133,35 @@ class Adaptive:
         for end, sentence in self._ends(now):
             if sentence or len(self._text[:end].split()) >= CLAUSE_WORDS:
                 return end
-        if self._still(now):
-            return len(self._text)
+        if self._still(now) or len(self._text) > LOOK:
+            return self._all()
         whole = _last_space(self._text)  # the last word may not be complete
         enough = now - self._since >= WINDOW_S and len(self._text[:whole].split()) >= START_WORDS
         return whole if enough else 0
 
     def _later(self, ahead: float, now: float) -> int:
         """There is time: whole sentences, about as long as what the listener has in hand."""
-        ends = [end for end, sentence in self._ends(now) if sentence]
-        fitting = [end for end in ends if len(self._text[:end].split()) * WORD_MS <= ahead]
-        if ends:
-            return fitting[-1] if fitting else ends[0]
-        if self._closed:
-            return len(self._text)
+        fitting = 0
+        for end in (end for end, sentence in self._ends(now) if sentence):
+            if fitting and len(self._text[:end].split()) * WORD_MS > ahead:
+                break
+            fitting = end
+        if fitting:
+            return fitting
+        if self._closed or len(self._text) > LOOK:
+            return self._all()
         return _last_space(self._text) if len(self._text.split()) > LONGEST_WORDS else 0
+
+    def _all(self) -> int:
+        """All there is, as far as one looks."""
+        return len(self._text) if len(self._text) <= LOOK else _last_space(self._text[:LOOK]) or LOOK
 
     def _still(self, now: float) -> bool:
         return self._closed or now - self._appended >= STILL_S
 
     def _ends(self, now: float) -> Iterator[tuple[int, bool]]:
         """Where sentences (True) and clauses end, in order."""
-        text, still, begin, at = self._text, self._still(now), 0, 0
+        text, still, begin, at = self._text[:LOOK], self._still(now) and len(self._text) <= LOOK, 0, 0
         while at < len(text):
             mark, comma = next_mark(text, at), next_mark(text, at, clauses=True)
             if comma >= 0 and (comma < mark or mark < 0):

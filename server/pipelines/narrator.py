@@ -3,7 +3,7 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
 LONGEST_OVERLAP_MS = 80.0
 EAGER_WORDS = 2  # the shortest clause that is said on its own
 _ASCII = str.maketrans("‘’‚‛“”„‟«»–—―−", '\'\'\'\'""""""----')
+PORTION = 400  # characters looked at for the next sentence, so that a long text keeps nobody waiting
 _PAUSES = ((re.compile(r"[.!?…。！？][\"'”’)\]]*$"), 250.0), (re.compile(r"[,;:—–、，；：][\"'”’)\]]*$"), 120.0))
 
 
@@ -144,19 +145,24 @@ class Narrator:
 
 def plain(text: str) -> str:
     """`text` with typographic quotes and dashes as ASCII and a space for each emoji; as long as before."""
-    return "".join(" " if _picture(c) else c for c in text.translate(_ASCII))
+    return text.translate(_PLAIN)
 
 
-def sentences_of(text: str, *, eager: bool = False) -> list[tuple[int, str]]:
-    """The sentences of `text`, each with its offset; `eager`: the first is cut at its first clause."""
-    splitter, found, at = Splitter(), list[tuple[int, str]](), 0
-    for sentence in [*splitter.push(text), *splitter.finish()]:
+def sentences_of(text: str, *, eager: bool = False) -> Iterator[tuple[int, str]]:
+    """The sentences of `text`, each with its offset, found as they are asked for; `eager`: the first is cut at its
+    first clause."""
+    at = 0
+    for sentence in _sentences(text):
         at = text.index(sentence, at)
-        found.append((at, sentence))
-        at += len(sentence)
-    if eager and found:
-        found[:1] = _first_clause(*found[0])
-    return found
+        yield from _first_clause(at, sentence) if eager else [(at, sentence)]
+        at, eager = at + len(sentence), False
+
+
+def _sentences(text: str) -> Iterator[str]:
+    splitter = Splitter()
+    for begin in range(0, len(text), PORTION):
+        yield from splitter.push(text[begin : begin + PORTION])
+    yield from splitter.finish()
 
 
 def _first_clause(offset: int, sentence: str) -> list[tuple[int, str]]:
@@ -181,6 +187,18 @@ def _picture(char: str) -> bool:
     return (
         category in ("Cs", "Co", "Cn") or (category in ("So", "Sk") and char > "\u2190") or char in "\u200d\ufe0f\u20e3"
     )
+
+
+class _Plain(dict[int, str | int]):
+    """Every character as it is to be said, worked out once."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = said = " " if _picture(char) else char
+        return said
+
+
+_PLAIN = _Plain(_ASCII)
 
 
 def described(words: Sequence[Word], text: str, offset: int = 0) -> list[dict[str, Any]]:
