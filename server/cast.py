@@ -1,10 +1,11 @@
 """The cast: the characters of one conversation, who of them is present, and their open speakers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
 from server.characters import Character, addressed, chosen
-from server.pipelines.engines import Speaker
+from server.errors import ConfigError, TTSError
+from server.pipelines.engines import Speaker, Speech
 from server.rack import Rack
 
 
@@ -35,9 +36,13 @@ class Cast:
         return self.last or next(iter(self.present.values()))
 
     def speaker(self, character: Character) -> tuple[Speaker, int]:
-        """The character's speaker and its rate, opened at first use. Raises `ConfigError` for an unknown voice."""
+        """The character's speaker and its rate in Hz, opened at first use. A voice that there is not is missed when it
+        is to speak, so that the others present are not."""
         if character.id not in self._speakers:
-            self._speakers[character.id] = self._rack.open(character.voice)
+            try:
+                self._speakers[character.id] = self._rack.open(character.voice)
+            except ConfigError as error:
+                return _Missing(error), self._rack.tts().rate
         return self._speakers[character.id]
 
     def names(self) -> list[str]:
@@ -53,3 +58,16 @@ class Cast:
     async def close(self) -> None:
         for speaker, _ in self._speakers.values():
             await speaker.close()
+
+
+class _Missing:
+    """The speaker of a voice that cannot be opened."""
+
+    def __init__(self, error: ConfigError) -> None:
+        self._error = error
+
+    async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
+        raise TTSError(str(self._error), code=self._error.code)
+        yield Speech(b"")
+
+    async def close(self) -> None: ...

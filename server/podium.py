@@ -107,15 +107,18 @@ class Podium:
         now, self._now = self._now, None
         if now is None:
             return
-        cut = now.answer.cut()
         now.task.cancel()
-        if cut:
+        self._cut(now.answer, reason)
+        await asyncio.wait([now.task])
+        self._close(now, f"interrupted:{reason}")
+
+    def _cut(self, answer: Answer, reason: str) -> None:
+        """Nothing more of `answer` is heard; what was heard is told, and kept."""
+        if cut := answer.cut():
             self.stage.outbox.silence(cut.reply.id)
             told = e.ReplyInterrupted(cut.reply.id, round(cut.heard_ms, 1), cut.heard, cut.unheard, reason)
             self.stage.outbox.tell(told)
             INTERRUPTIONS.labels(reason).inc()
-        await asyncio.wait([now.task])
-        self._close(now, f"interrupted:{reason}")
 
     def _perform(
         self, turn: int, text: str, cast: Sequence[Character], timeline: Timeline, kind: str, *, say: str = ""
@@ -151,7 +154,9 @@ class Podium:
             self.stage.outbox.tell(e.Error(failure.code, str(failure)))
         if self._now and self._now.answer is answer:
             now, self._now = self._now, None
-            self._close(now, "done")
+            if failure:
+                self._cut(answer, "failed")
+            self._close(now, "failed" if failure else "done")
 
     def _close(self, now: Performance, end: str) -> None:
         self._cast.last = now.answer.last or self._cast.last

@@ -1,6 +1,10 @@
 """Several characters in one conversation: who answers, in which order, and what each knows."""
 
+from dataclasses import replace
+
 from server import events as e
+from server.errors import ConfigError
+from server.pipelines.engines import Voice
 from tests import fakes
 from tests.talk import COUNT, talk
 
@@ -44,3 +48,22 @@ def test_a_name_the_model_writes_is_neither_shown_nor_spoken():
     _, told = it.send("user.text", text="Hi").quiet(2).go()
     assert "".join(x.text for x in told.of(e.ReplyText)).strip() == "Hello you."
     assert fakes.words(told.audio()) == ["hello", "you"]
+
+
+def test_a_character_whose_voice_cannot_be_opened_does_not_silence_the_others():
+    class Picky(fakes.FakeTTS):
+        def open(self, voice):
+            if voice.name == "nobody":
+                raise ConfigError("there is no such voice")
+            return super().open(voice)
+
+    it, _ = talk("Not to be heard.", "Ada here.", "Ada again.", tts=Picky())
+    it.cast["ben"] = replace(it.cast["ben"], voice=Voice(name="nobody"))
+    it.active = ["ada", "ben"]
+    it.send("user.text", text="Ben and Ada?").quiet(3).send("user.text", text="Ada and Ben?")
+    session, told = it.quiet(3).go()
+    assert [x.text for x in told.of(e.ReplyDone)] == ["", "Ada here.", "Ada again.", ""]
+    assert [(x.code, x.message) for x in told.of(e.Error)] == [("bad_config", "there is no such voice")] * 2
+    assert [x for x in lines(session) if x[0] == "assistant"] == [
+        ("assistant", "Ada here.", False), ("assistant", "Ada again.", False),
+    ]  # fmt: skip

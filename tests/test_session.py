@@ -189,3 +189,28 @@ def test_a_session_that_is_idle_is_ended():
     it, _ = talk(server={"idle_s": 30})
     with pytest.raises(LimitError, match="too long"):
         it.quiet(40).go()
+
+
+def test_what_no_engine_foresaw_ends_the_reply_and_keeps_what_was_heard():
+    class Broken(fakes.FakeTTS):
+        def open(self, voice):
+            speaker = super().open(voice)
+            speak = speaker.speak
+
+            async def breaking(text: str):
+                async for piece in speak(text):
+                    yield piece
+                if "eight" in text:
+                    raise RuntimeError("not an error of ours")
+
+            speaker.speak = breaking
+            return speaker
+
+    it, _ = talk(COUNT, "Fine.", tts=Broken(), audio={"ahead_ms": 400})
+    it.send("user.text", text="count").quiet(3)
+    session, told = it.send("user.text", text="And now?").quiet(2).go()
+    cut = told.last(e.ReplyInterrupted)
+    assert (cut.reply, cut.reason, told.last(e.Error).code) == (1, "failed", "internal")
+    assert cut.heard.startswith("One two three four.")
+    assert lines(session)[1] == ("assistant", cut.heard, True)
+    assert told.last(e.ReplyDone).text == "Fine."
