@@ -6,7 +6,7 @@ from server import events as e
 from server.errors import ConfigError
 from server.pipelines.engines import Voice
 from tests import fakes
-from tests.talk import lines, talk
+from tests.talk import COUNT, lines, talk
 
 
 def test_characters_answer_in_the_order_they_are_named():
