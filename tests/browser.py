@@ -18,6 +18,8 @@ if not CHROMIUM:
     pytest.skip("no chromium here: apt-get install chromium, or name one in CHROMIUM", allow_module_level=True)
 playwright_api = pytest.importorskip("playwright.async_api", reason="playwright is missing: pip install -e .[test]")
 
+QUANTUM = 128  # samples an audio worklet is given at a time
+
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -103,3 +105,13 @@ async def told(page: Any, type: str) -> list[dict[str, Any]]:
     """What the player told of `type` so far: {type, reply, ms, frame}."""
     events: list[dict[str, Any]] = await page.evaluate("() => window.parley.tap.events")
     return [event for event in events if event["type"] == type]
+
+
+async def start_of(page: Any, reply: int, played: npt.NDArray[np.float32], sent: npt.NDArray[np.float32]) -> int:
+    """Where, in what was `played`, `reply` begins, of which at least `sent` sounded. On a busy machine Chromium tells a
+    worklet now and then a frame that is one quantum off, so the quantum is that in which the samples are."""
+    [frame] = [event["frame"] for event in await told(page, "started") if event["reply"] == reply]
+    near = int(frame - await page.evaluate("() => window.parley.tap.chunks[0].frame"))
+    found = [at for at in (near, near - QUANTUM, near + QUANTUM) if np.array_equal(played[at : at + sent.size], sent)]
+    assert found, "what was sent is not what was played"
+    return found[0]

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.browser import all_played, chromium, microphone_wav, open_page, phase, told
+from tests.browser import QUANTUM, all_played, chromium, microphone_wav, open_page, phase, start_of, told
 from tests.speech import say, silence
 from tests.wire import running
-
-QUANTUM = 128
 
 
 @asynccontextmanager
@@ -60,12 +58,6 @@ class Ear:
         return np.frombuffer(self.pcm[reply], "<i2").astype(np.float32) / 32768
 
 
-async def start_of(page: Any, reply: int) -> int:
-    """Where, in what was played, `reply` begins."""
-    [frame] = [event["frame"] for event in await told(page, "started") if event["reply"] == reply]
-    return int(frame - await page.evaluate("() => window.parley.tap.chunks[0].frame"))
-
-
 async def test_a_spoken_question_is_understood_and_answered_aloud(tmp_path: Path) -> None:
     wav = microphone_wav(
         tmp_path / "question.wav", silence(600) + say("what is your favorite machine") + silence(20_000)
@@ -86,8 +78,7 @@ async def test_a_spoken_question_is_understood_and_answered_aloud(tmp_path: Path
         assert await page.locator(".line.user .text").all_inner_texts() == ["Hello, Ada.", final["text"]]
         samples = await all_played(page)
         for reply in (1, 2):
-            begin, sent = await start_of(page, reply), ear.samples(reply)
-            np.testing.assert_array_equal(samples[begin : begin + sent.size], sent)
+            await start_of(page, reply, samples, ear.samples(reply))
         assert not await told(page, "underrun")
         metrics = await ear.got("turn.metrics", 2)
         assert metrics["turn_end"] < metrics["first_sent"] <= metrics["first_heard"]
@@ -110,11 +101,11 @@ async def test_a_greeting_is_cut_short_by_speech_and_a_reload_goes_on(tmp_path: 
         await phase(page, "listening")
 
         samples = await all_played(page)
-        begin, again = await start_of(page, cut["reply"]), await start_of(page, done["reply"])
         [paused, *_] = await told(page, "paused")
-        stop = begin + round(paused["ms"] * (await page.evaluate("() => window.parley.tap.rate")) / 1_000)
-        kept = stop - begin - 1_000  # before the fade
-        np.testing.assert_array_equal(samples[begin : begin + kept], ear.samples(cut["reply"])[:kept])
+        heard = round(paused["ms"] * (await page.evaluate("() => window.parley.tap.rate")) / 1_000)
+        kept = ear.samples(cut["reply"])[: heard - 1_000]  # before the fade
+        stop = heard + await start_of(page, cut["reply"], samples, kept)
+        again = await start_of(page, done["reply"], samples, ear.samples(done["reply"]))
         assert not samples[stop + QUANTUM : again].any(), "silent from the pause to the next reply"
         assert abs(cut["heard_ms"] - paused["ms"]) < 1
         struck = await page.inner_text(".line.reply del")
