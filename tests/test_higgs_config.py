@@ -2,6 +2,8 @@
 """The configuration for a GPU, as it ships: its settings, its characters, what brings it up."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,13 @@ async def test_doctor_tells_of_the_machine_and_what_is_missing(settings: Setting
     from server.trials import trials, tried
     from tests.higgs import tiny
 
-    options = {"engine": "higgs", "model": str(tiny.folder()), "local_files_only": True, "max_seconds": 2}
+    options = {
+        "engine": "higgs",
+        "model": str(tiny.folder()),
+        "local_files_only": True,
+        "max_seconds": 2,
+        "device": "cpu",
+    }
     here = settings.model_copy(update={"tts": EngineSettings(**options)})
     cast = list(characters.read(settings.characters.directory).values())
     work = next(work for kind, _, _, work in trials(here, cast) if kind == "tts")
@@ -85,3 +93,17 @@ async def test_doctor_tells_of_the_machine_and_what_is_missing(settings: Setting
         assert part in told
     with pytest.raises(EngineUnavailable, match="hf download"):
         await tried("tts", EngineSettings(**options | {"model": str(tmp_path)}), work)
+
+
+@pytest.mark.parametrize("error", ["OSError('libc10_cuda.so')", "RuntimeError('different CUDA versions')"])
+def test_a_torchaudio_built_for_another_torch_serves_without_its_extension(error: str, tmp_path: Path) -> None:
+    package = tmp_path / "torchaudio"
+    (package / "_extension").mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import _extension\n")
+    (package / "_extension" / "__init__.py").write_text(f"raise {error}\n")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from server.pipelines.tts._higgs import shim; shim.usable(); "
+        "import torchaudio; assert torchaudio.__file__.startswith(sys.argv[1]); "
+        "assert not torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60, cwd=ROOT)

@@ -1,7 +1,8 @@
-"""Makes `import torchaudio` work beside a CPU-only torch.
+"""Makes `import torchaudio` work beside a torch it was not built for.
 
-PyPI's torchaudio is linked against CUDA; without it the import fails in its compiled part and takes transformers' codec
-classes along, though only its pure Python resampling is needed."""
+PyPI's torchaudio is linked against one version of CUDA. Beside a torch without CUDA (OSError) or with another version
+of it (RuntimeError) the import fails in its compiled part and takes transformers' codec classes along, though only its
+pure Python resampling is needed."""
 
 import importlib
 import sys
@@ -12,7 +13,7 @@ def usable() -> None:
     """Import torchaudio, without its compiled extension where that cannot be loaded. Raises `ImportError` if absent."""
     try:
         importlib.import_module("torchaudio")
-    except OSError:
+    except (OSError, RuntimeError):
         for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
             del sys.modules[name]
         sys.modules["torchaudio._extension"] = _no_extension()
