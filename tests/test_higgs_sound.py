@@ -26,7 +26,7 @@ def _frames(count: int, seed: int = 0) -> np.ndarray:
 
 def _whole(rows: np.ndarray) -> np.ndarray:
     """The processor's decoding of an utterance's rows."""
-    return np.asarray(loaded().processor.batch_decode(torch.from_numpy(rows)[None])[0])
+    return np.asarray(loaded().processor.batch_decode(torch.from_numpy(rows)[None].to(loaded().device))[0])
 
 
 def _error(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from server.errors import EngineError
 from server.pipelines.engines import Speech
@@ -25,12 +26,19 @@ from server.pipelines.tts._higgs.step import Step
 from server.pipelines.tts._higgs.stream import Stream
 from tests.higgs import tiny
 
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # a card would compare three digits
 GREEDY = Sampling(temperature=0, repeats=0)
 
 
 @functools.cache
 def loaded() -> weights.Weights:
-    return weights.load(str(tiny.folder()), "", "cpu", "auto", True)
+    return weights.load(str(tiny.folder()), "", tiny.DEVICE, "float32", True)
+
+
+@functools.cache
+def halved() -> weights.Weights:
+    """The same in bfloat16, as on a card."""
+    return weights.load(str(tiny.folder()), "", tiny.DEVICE, "bfloat16", True)
 
 
 @functools.cache
@@ -64,13 +72,23 @@ class Basket:
 
 
 class Stage:
-    """`now` is ms, moved on by the test; every look at the clock takes a quarter of one."""
+    """`now` is ms, moved on by the test; every look at the clock takes a quarter of one. `what`: other weights."""
 
-    def __init__(self, slots: int = 4, length: int = 1024, streams: int = 0, keep: int = 2**28, **options: Any) -> None:
-        model = loaded().model
+    def __init__(
+        self,
+        slots: int = 4,
+        length: int = 1024,
+        streams: int = 0,
+        keep: int = 2**28,
+        what: weights.Weights | None = None,
+        **options: Any,
+    ) -> None:
+        model = (what or loaded()).model
         self.now = 0.0
-        cache, graphs = Slots(model.config, slots, length, model.dtype, model.device), Graphs(model.device, False)
+        cache, graphs = Slots(model.config, slots, length, model.dtype, model.device), Graphs(model.device, True)
         self.step, self.reader = Step(model, cache, graphs), Reader(model, cache, graphs, prompts().audio_id)
+        graphs.capture(self.step.works() | self.reader.works())
+        assert not graphs.failure
         self.clock = Clock(self.step.sizes)
         self.codec = Codec(loaded().codec, model.device)
         self.keeping = Keeping(self.step.slots, Prefixes(keep), prompts().audio_id)
@@ -155,8 +173,6 @@ def alone(text: str, how: Sampling = GREEDY, limit: int = 40, before: Codes | No
 
 def generated(prompt: Codes, rows: int) -> Codes:
     """What transformers' own `generate` makes of a prompt, greedily, up to `rows` rows."""
-    import torch
-
     model = loaded().model
     sound = prompt[prompt[:, 0] == prompts().audio_id, 1:]
     model.generation_config.ras_win_len = None
@@ -165,6 +181,7 @@ def generated(prompt: Codes, rows: int) -> Codes:
     if len(sound):
         given["audio_input_ids"] = torch.from_numpy(sound)[None]
         given["audio_input_ids_mask"] = torch.ones(1, len(sound), dtype=torch.bool)
+    given = {name: tensor.to(model.device) for name, tensor in given.items()}
     with torch.inference_mode():
         made = model.generate(**given, do_sample=False, max_new_tokens=rows)
-    return np.asarray(made[0, len(sound) :].numpy())
+    return np.asarray(made[0, len(sound) :].cpu().numpy())

@@ -31,6 +31,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+DEVICE = os.environ.get("PARLEY_TEST_DEVICE", "cpu")  # "cuda": all of it on a card, through captured graphs
 torch.set_num_threads(1)  # so small a model only loses by sharing its work out
 
 SPECIALS = [

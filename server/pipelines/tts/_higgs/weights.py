@@ -75,11 +75,12 @@ def load(model: str, codec: str, device: str, dtype: str, local: bool) -> Weight
     try:
         settings = _processor_settings(model, local)
         codec = codec or _codec_name(model, settings)
-        sound = HiggsAudioV2TokenizerModel.from_pretrained(codec, local_files_only=local).to(place).eval()
+        sound = HiggsAudioV2TokenizerModel.from_pretrained(codec, dtype=torch.float32, local_files_only=local)
         speech = HiggsAudioV2ForConditionalGeneration.from_pretrained(
             model, dtype=pick_dtype(dtype, place), local_files_only=local, attn_implementation="sdpa"
         )
-        return Weights(speech.to(place).eval(), sound, _processor(model, sound, settings, local), place)
+        speech, sound = speech.to(place).eval(), sound.to(place).eval()
+        return Weights(speech, sound, _processor(model, sound, settings, local), place)
     except torch.OutOfMemoryError as error:
         raise EngineUnavailable(
             f"[tts] device = {device!r} has no memory for the model: 12 GB must be free in bfloat16, before any slots; "
