@@ -1,7 +1,7 @@
 # ruff: noqa: E402
 """Reading prompts: our pass over the model's layers against the model's own, alone, together, in fixed buffers."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ def _own(prompt: Codes) -> Any:
     """The KV [layers, 2, heads, tokens, size] that the model's own forward leaves."""
     sound = torch.from_numpy(prompt[prompt[:, 0] == prompts().audio_id, 1:])[None]
     cache = DynamicCache(config=loaded().model.config)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.device(loaded().device):
         loaded().model(
-            input_ids=torch.from_numpy(prompt[:, 0])[None],
-            audio_input_ids=sound,
+            input_ids=torch.from_numpy(prompt[:, 0])[None].to(loaded().device),
+            audio_input_ids=sound.to(loaded().device),
             audio_input_ids_mask=torch.ones(sound.shape[:2], dtype=torch.bool),
             past_key_values=cache,
             use_cache=True,
@@ -136,13 +136,13 @@ def test_reading_is_one_graph() -> None:
 
 def test_where_nothing_can_be_captured_the_work_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     class Refusing(Graphs):
-        def _captured(self, work: Work, pool: Any) -> Any:
-            raise RuntimeError("operation not permitted when stream is capturing")
+        def _capture(self, works: Mapping[Hashable, Work]) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be ...")
 
-    graphs, done = Refusing(torch.device("cpu"), False), []
-    graphs.enabled = True
+    graphs, done = Refusing(torch.device("cuda"), True), []
     graphs.capture({"a": lambda: done.append("captured")})
     assert "could not be captured" in caplog.text
     assert not graphs.enabled
+    assert graphs.failure.endswith("when stream is capturing")
     graphs.run("a", lambda: done.append("run"))
     assert done == ["run"]

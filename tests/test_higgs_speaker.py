@@ -28,7 +28,13 @@ LONG = Voice(seed=35, temperature=1.0)  # speaks TEXT for twelve seconds: these 
 
 
 def _options(**changes: Any) -> dict[str, Any]:
-    return {"model": str(tiny.folder()), "local_files_only": True, "streams": 4, "max_seconds": 4.0} | changes
+    return {
+        "model": str(tiny.folder()),
+        "local_files_only": True,
+        "device": tiny.DEVICE,
+        "streams": 4,
+        "max_seconds": 4.0,
+    } | changes
 
 
 async def _engine(**changes: Any) -> Any:
@@ -339,6 +345,23 @@ async def test_a_card_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("server.pipelines.tts._higgs.machine.Slots", full)
     with pytest.raises(EngineUnavailable, match="slots, length"):
         await _engine()
+
+
+async def test_a_card_that_fails_at_the_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, *_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError(
+            "CUDA error: no kernel image is available for execution on the device\nCompile ..."
+        )
+
+    monkeypatch.setattr("server.pipelines.tts._higgs.codec.Codec.warm_up", broken)
+    with pytest.raises(EngineUnavailable, match=r"no kernel image is available for execution on the device$"):
+        await _engine()
+
+
+async def test_what_makes_every_row_slower_is_noticed(engine: Any) -> None:
+    assert engine.notice == ""
+    engine._machine.graphs.failure = "CUDA graphs could not be captured"
+    assert engine.notice == "CUDA graphs could not be captured"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")

@@ -15,7 +15,7 @@ from server.pipelines.tts._higgs import weights
 from server.pipelines.tts._higgs.clock import Clock
 from server.pipelines.tts._higgs.codec import Codec
 from server.pipelines.tts._higgs.delay import BOOKS, Codes, delayed
-from server.pipelines.tts._higgs.graphs import Graphs
+from server.pipelines.tts._higgs.graphs import Graphs, first_line
 from server.pipelines.tts._higgs.keeping import Keeping
 from server.pipelines.tts._higgs.options import Options
 from server.pipelines.tts._higgs.prefixes import Prefixes
@@ -62,15 +62,11 @@ class Machine:
         self.codec = Codec(loaded.codec, loaded.device)
         try:
             self._open(loaded.model)
+            self._warm_up()
         except torch.OutOfMemoryError as error:
             raise EngineUnavailable(f"[tts] slots, length: the card has no memory for so many ({error})") from error
-        self.clock = Clock(self.step.sizes, options.headroom)
-        self.keeping = Keeping(self.step.slots, Prefixes(self._keep_bytes()), self.prompts.audio_id)
-        self.scheduler = Scheduler(
-            self.step, self.reader, self.codec, self.keeping, self.clock, milliseconds,
-            streams=options.streams, wait_ms=options.wait_s * 1000,
-        )  # fmt: skip
-        self._warm_up()
+        except torch.AcceleratorError as error:
+            raise EngineUnavailable(f"[tts] device = {str(self.device)!r}: {first_line(error)}") from error
         self.worker = Worker(self.scheduler, self.device)
         self._heads: dict[object, Future[Codes]] = {}
         self._voices = ThreadPoolExecutor(1, "higgs-voices")
@@ -109,13 +105,19 @@ class Machine:
         return head
 
     def _open(self, model: Any) -> None:
-        """Slots, and what fills them."""
+        """Slots, what fills them, and who decides."""
         options = self.options
         count = options.slots or self._slots_that_fit(model.config, model.dtype)
         slots = Slots(model.config, count, options.length, model.dtype, self.device)
         self.graphs = Graphs(self.device, options.step != "eager")
-        self.step = Step(model, slots, self.graphs, compiled=options.step == "compile")
+        self.step = Step(model, slots, self.graphs)
         self.reader = Reader(model, slots, self.graphs, self.prompts.audio_id)
+        self.clock = Clock(self.step.sizes, options.headroom)
+        self.keeping = Keeping(slots, Prefixes(self._keep_bytes()), self.prompts.audio_id)
+        self.scheduler = Scheduler(
+            self.step, self.reader, self.codec, self.keeping, self.clock, milliseconds,
+            streams=options.streams, wait_ms=options.wait_s * 1000,
+        )  # fmt: skip
 
     def _slots_that_fit(self, config: Any, dtype: torch.dtype) -> int:
         most = MOST_SLOTS[self.device.type]
@@ -131,12 +133,14 @@ class Machine:
         return int(torch.cuda.mem_get_info(self.device)[0] * 0.3) if self.device.type == "cuda" else 2**29
 
     def _warm_up(self) -> None:
+        """Everything once, so that nothing is slow the first time somebody listens; and how long it takes then."""
+        self._not_compiled = self.step.compile() if self.options.step == "compile" else ""
         self.graphs.capture(self.step.works() | self.reader.works())
         for size in self.step.sizes:
             self.clock.row(size, self.step.measure(size))
-        for frames in (13, 30):
-            since = milliseconds()
-            self.codec.decode([np.zeros((frames, BOOKS), np.int64)]).result()
+        self.codec.warm_up(self.step.slots.count)
+        since = milliseconds()
+        self.codec.decode([np.zeros((32, BOOKS), np.int64)]).result()
         self.clock.codec(milliseconds() - since)
         log.info(self.about())
         if notice := self.notice():
@@ -154,6 +158,9 @@ class Machine:
 
     def notice(self) -> str:
         """What the user should know; usually nothing."""
+        return "; ".join(filter(None, (self._not_compiled, self.graphs.failure, self._slow())))
+
+    def _slow(self) -> str:
         if self.clock.realtime:
             return ""
         return (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from server.pipelines.tts._higgs.clock import LARGEST
 from server.pipelines.tts._higgs.delay import BOOKS, Codes
-from server.pipelines.tts._higgs.graphs import Graphs, Work
+from server.pipelines.tts._higgs.graphs import Graphs, Work, settle
 from server.pipelines.tts._higgs.slots import Slots
 
 SHORT = 64  # tokens: pieces up to this length are read together
@@ -47,7 +47,7 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, parts: Sequence[Part]) -> None:
-        """Read them all, at most `TOGETHER`, in one go."""
+        """Read them all, at most `TOGETHER`, in one go. Returns when it is done: its time is not to count as the row's."""
         count, length = len(parts), max(len(part.tokens) for part in parts)
         size = next((s for s in reversed(self._buffers) if s[0] >= count and s[1] >= length), (count, length))
         tokens, slots = self._buffers.get(size) or self._buffer(*size)
@@ -55,6 +55,7 @@ class Reader:
         slots[:count].copy_(torch.tensor([part.slot for part in parts]))
         reach = self._slots.reach(max(part.begin + len(part.tokens) for part in parts))
         self._graphs.run(("read", *size, reach), lambda: self._forward(tokens, slots, reach))
+        settle(self._device)
 
     def works(self) -> dict[Hashable, Work]:
         """What there is to capture."""

@@ -71,7 +71,7 @@ class Scheduler:
         made = self._row()
         self._leave()  # who said the last row frees the slot at once; the sound follows
         due = self.voicing.decode(self.voiced, max(1, self.active))
-        given = self.voicing.deliver()
+        given = self.voicing.deliver(wait=not (read or made or due))  # nothing else to do: no need to look in vain
         self._close()
         return read or made or due or given or self.voicing.busy
 

@@ -3,6 +3,7 @@
 It is one function without a decision in it, over buffers that never move. On CUDA it is captured once per batch
 size and reach as a graph and replayed; on CPU the same function runs as it stands."""
 
+import logging
 import time
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 
 from server.pipelines.tts._higgs.delay import BOOKS, Codes
-from server.pipelines.tts._higgs.graphs import Graphs, Work
+from server.pipelines.tts._higgs.graphs import Graphs, Work, first_line, settle
 from server.pipelines.tts._higgs.sampler import CODES, Sampling, State, draw
 from server.pipelines.tts._higgs.slots import Slots
+
+log = logging.getLogger(__name__)
 
 
 def buckets(slots: int) -> list[int]:
@@ -23,9 +26,9 @@ def buckets(slots: int) -> list[int]:
 
 
 class Step:
-    """Rows for the first n slots. `compiled`: by torch.compile, which takes minutes at the start."""
+    """Rows for the first n slots."""
 
-    def __init__(self, model: Any, slots: Slots, graphs: Graphs, compiled: bool = False) -> None:
+    def __init__(self, model: Any, slots: Slots, graphs: Graphs) -> None:
         self.model, self.slots = model, slots
         self.sizes = buckets(slots.count)
         self.device = slots.kv.device
@@ -34,7 +37,7 @@ class Step:
         self.active = torch.zeros(slots.count, dtype=torch.bool, device=self.device)
         self._was_active: tuple[int, ...] = ()
         self._host = torch.zeros(slots.count, BOOKS, dtype=torch.int64, pin_memory=self.device.type == "cuda")
-        self._forward = torch.compile(model.model, dynamic=False) if compiled else model.model
+        self._forward = model.model
         self._graphs = graphs
 
     def begin(self, slot: int, position: int, how: Sampling, rows: Codes) -> None:
@@ -60,8 +63,7 @@ class Step:
         """A row of the first `count` slots, on the host: the one transfer and the one wait there is."""
         self._graphs.run(("row", count, reach), lambda: self._row(count, reach))
         self._host[:count].copy_(self.state.row[:count], non_blocking=True)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
+        settle(self.device)
         return np.asarray(self._host.numpy())
 
     def _activate(self, running: tuple[int, ...]) -> None:
@@ -96,6 +98,21 @@ class Step:
             self._batch(count, self.slots.reach(self.slots.length // 2))
             took.append((time.perf_counter() - since) * 1000)
         return min(took)
+
+    def compile(self, backend: str = "inductor") -> str:
+        """Have torch.compile make every size and reach, which takes minutes; why not, where it cannot. No slot may run."""
+        works, config = self.works(), torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 2 * len(works))  # past it the rest would silently be eager
+        self._forward = torch.compile(self.model.model, dynamic=False, backend=backend)
+        try:
+            for work in works.values():
+                work()
+        except RuntimeError as error:
+            self._forward = self.model.model
+            failure = f"rows could not be compiled, they run as they are: {first_line(error)}"
+            log.warning(failure)
+            return failure
+        return ""
 
     def works(self) -> dict[Hashable, Work]:
         """What there is to capture. No slot may be running."""

@@ -21,7 +21,7 @@ NO_MEMORY = "tts_out_of_memory"
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of equal length that are being decoded, and whose they are."""
+    """Windows of one length that are being decoded, and whose they are."""
 
     sound: Decoding
     parts: tuple[tuple[Stream, Window], ...]
@@ -49,7 +49,8 @@ class Voicing:
             window = stream.windows.due(said.frames, said.begun, stream.done, self.pace(stream, running))
             if window is not None and not stream.cancelled:
                 stream.decoding += 1
-                lengths[not first, window.end - window.begin + TAIL * window.tail].append((stream, window))
+                length = self._codec.length(window.end - window.begin + TAIL * window.tail)
+                lengths[not first, length].append((stream, window))
         for _, parts in sorted(lengths.items(), key=lambda item: item[0]):
             self._start(parts)
         return bool(lengths)
