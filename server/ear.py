@@ -67,8 +67,7 @@ class Ear:
 
     @rules.setter
     def rules(self, rules: TurnRules) -> None:
-        if rules.mode != self.rules.mode:
-            self.forget()
+        """Between two modes the turn under way must be forgotten."""
         self._machine.rules = rules
 
     @property
@@ -119,6 +118,13 @@ class Ear:
         self._machine.reset()
         self._open = False
         self._transcriber.forget()
+
+    def clear(self) -> None:
+        """Drop the turn under way, and what was received and not yet looked at."""
+        self._now += self._mic_ms
+        self._mic.clear()
+        self._mic_ms = 0.0
+        self.forget()
 
     def at(self, now: float) -> float:
         """A time of the turn machine's as ms of audio received."""

@@ -93,13 +93,16 @@ class Floor:
     def __init__(self, rules: InterruptRules, language: str, *, speculative: bool) -> None:
         self.rules, self.speculative = rules, speculative
         self._language = language
-        self.clear()
+        self._begin()
 
-    def clear(self) -> None:
-        """The turn under way is forgotten."""
+    def _begin(self) -> None:
         self.state = State.FREE
         self.text = ""  # of the turn under way, as recognised yet
         self._announced = False
+
+    def clear(self) -> list[Act]:
+        """The turn under way is to be forgotten, and a reply that was held for it goes on."""
+        return [*self._give_back("cleared"), Discard()]
 
     def verdict(self, text: str, voiced_ms: float = 0.0, *, over: bool = True) -> Verdict:
         """Of what is said while a reply is paused for it."""
@@ -125,7 +128,7 @@ class Floor:
                 return self._stopped(at_ms, answering)
 
     def _onset(self, answering: Phase | None) -> list[Act]:
-        self.clear()
+        self._begin()
         return [Pause()] if self.contest(answering) else []
 
     def contest(self, answering: Phase | None) -> bool:
@@ -160,12 +163,12 @@ class Floor:
         acts: list[Act] = [Resume(reason), Forget()]
         if self._announced:
             acts.append(Announce(False, -1.0))
-        self.clear()
+        self._begin()
         return acts
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
         state, announced = self.state, self._announced
-        self.clear()
+        self._begin()
         if state is State.DEAF and answering is not None:
             return [Forget()]
         told: list[Act] = [Announce(False, at_ms)] if announced else []

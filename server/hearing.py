@@ -72,11 +72,14 @@ class Hearing:
     def dropped_ms(self) -> float:
         return self.ear.dropped_ms + self.transcriber.dropped_ms
 
-    def update(self, turn: TurnUpdate | None, interrupt: InterruptUpdate | None) -> None:
+    async def update(self, turn: TurnUpdate | None, interrupt: InterruptUpdate | None) -> None:
         """Take what the client set of the rules."""
         if turn:
-            self.ear.rules = self.ear.rules.model_copy(update=turn.model_dump(exclude_none=True))
-            self.floor.speculative = self.ear.rules.speculative
+            rules = self.ear.rules.model_copy(update=turn.model_dump(exclude_none=True))
+            if rules.mode != self.ear.rules.mode:
+                await self.clear()  # a turn that was begun in one mode cannot end in the other
+            self.ear.rules = rules
+            self.floor.speculative = rules.speculative
         if interrupt:
             told = self.floor.rules.model_dump() | interrupt.model_dump(exclude_none=True)
             self.floor.rules = InterruptRules.model_validate(told)
@@ -88,11 +91,9 @@ class Hearing:
 
     async def clear(self) -> None:
         """Forget what the user is saying; a reply that was paused for it goes on."""
-        self.ear.forget()
-        self._lull = None
-        self.floor.clear()
-        await self._podium.discard()
-        self._resume("cleared")
+        self.ear.clear()
+        for act in self.floor.clear():
+            await self._act(act)
 
     async def conclude(self, ended: Ended, timeline: Timeline) -> str | None:
         """The final text of a turn that is over; "" if nothing was understood, None if it was no turn after all.

@@ -165,7 +165,7 @@ class Session:
             case c.ReplyResume():
                 self.podium.resume("client")
             case c.SessionUpdate():
-                self._update(message)
+                await self._update(message)
             case c.HistoryGet():
                 self.outbox.tell(e.History([entry.body() for entry in self.history.entries]))
             case c.HistoryClear():
@@ -214,7 +214,7 @@ class Session:
         ERRORS.labels(error.code).inc()
         self.outbox.tell(e.Error(error.code, str(error)))
 
-    def _update(self, update: c.SessionUpdate) -> None:
+    async def _update(self, update: c.SessionUpdate) -> None:
         """Take all of `update`, or, where it names a character that does not exist, nothing of it."""
         if ids := update.characters or ([update.character] if update.character else []):
             self.cast.choose(ids)
@@ -227,7 +227,7 @@ class Session:
             self.podium.instructions = update.instructions
         if update.llm:
             self.podium.llm = replace(self.podium.llm, **update.llm.model_dump(exclude_unset=True))
-        self.hearing.update(update.turn, update.interrupt)
+        await self.hearing.update(update.turn, update.interrupt)
         self.outbox.tell(self._described(e.SessionUpdated))
 
     def _described(self, event: type[e.SessionCreated]) -> e.SessionCreated:

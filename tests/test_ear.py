@@ -106,3 +106,18 @@ async def test_what_was_said_before_the_rate_changed_is_heard_at_its_own():
         "hello",
         "there",
     ]
+
+
+async def test_what_was_received_and_not_yet_looked_at_can_be_forgotten():
+    told: list[type] = []
+
+    async def on(event: object) -> None:
+        told.append(type(event))
+
+    ear, _ = manual_ear(on)
+    ear.hear(fakes.voice("hello there"))
+    ear.commit()
+    ear.clear()
+    await ear._look()
+    assert told == []
+    assert ear.now_ms == 400  # it was received all the same

@@ -5,7 +5,7 @@ import pytest
 from server import events as e
 from server.errors import STTError
 from tests import fakes
-from tests.talk import Talk, talk
+from tests.talk import COUNT, Talk, talk
 
 
 def test_what_came_before_the_voice_was_noticed_is_recognised_too():
@@ -69,6 +69,19 @@ def test_clear_forgets_the_turn():
     _, told = it.say("hello").send("user.clear").quiet(2).go()
     assert llm.seen == []
     assert told.of(e.TranscriptFinal) == []
+    assert [type(x) for x in told.of(e.UserStarted, e.UserStopped)] == [e.UserStarted, e.UserStopped]
+
+
+@pytest.mark.parametrize(("before", "after"), [("auto", "manual"), ("manual", "auto")])
+def test_a_turn_does_not_go_from_one_mode_into_the_other(before: str, after: str):
+    it, _ = talk(COUNT, turn={"mode": before})
+    it.send("user.text", text="count").quiet(1 if before == "auto" else 0).say("um and")
+    it.send("session.update", turn={"mode": after})
+    it.wait(4)
+    _, told = it.go()
+    assert [type(x) for x in told.of(e.UserStarted, e.UserStopped)] == [e.UserStarted, e.UserStopped]
+    assert [x.reason for x in told.of(e.ReplyResumed)] == ["cleared"] * (before == "auto")
+    assert told.last(e.ReplyDone).text == COUNT
 
 
 def test_a_microphone_that_stalls_in_mid_speech_ends_the_turn():
