@@ -249,8 +249,11 @@ async def test_leaving_an_adaptive_stream_cancels_it_and_errors_are_typed() -> N
             await stream.append("more")
         with pytest.raises(Refused, match="Unknown voice"):
             await http.whole("x", voice="nobody")
-        line.away = True
-        line.cut()
+        async with http.adaptive() as stream:
+            line.away = True
+            line.cut()
+            with pytest.raises(ConnectionLost):
+                await stream.append("more")
         with pytest.raises(ConnectionLost):
             await http.whole("x")
 
@@ -316,6 +319,8 @@ async def test_a_lost_line_ends_the_answers_on_it_and_the_next_begins_on_a_new_o
         await until(lambda: llm.open_now == 0)  # the model has been told to stop
         again = await answers.start(ASK)
         assert "".join([delta async for delta in again.flow()]).strip() == TEXT
+        assert (await answer.end()).tokens == 0  # the new connection is not asked about it
+        assert (await again.end()).tokens == len(TEXT.split())
 
 
 # the conversation

@@ -120,7 +120,7 @@ class Answer:
     async def _next(self, errors: bool = True) -> dict[str, Any]:
         frame = await self.inbox.get()
         if isinstance(frame, Exception):
-            self.done = True
+            self.done = self._ended = True  # a new connection knows nothing of it
             raise frame
         if errors and "error" in frame and "type" not in frame:
             self.done = True

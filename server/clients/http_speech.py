@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -55,7 +55,8 @@ class HTTPSpeech:
             yield stream
         finally:
             if not stream.over:
-                await self._http.delete(f"/v1/tts/stream/{stream.id}")
+                with suppress(Refused, ConnectionLost):  # then it is gone, or will be
+                    await self._send("DELETE", f"/v1/tts/stream/{stream.id}")
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:

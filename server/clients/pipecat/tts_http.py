@@ -35,10 +35,13 @@ class _OverHTTP(TTSService):
 
     async def stop(self, frame: EndFrame) -> None:
         await super().stop(frame)
-        await self._http.__aexit__()
+        await self._hang_up()
 
     async def cancel(self, frame: CancelFrame) -> None:
         await super().cancel(frame)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         await self._http.__aexit__()
 
     async def _tell(self, words: Times, playout: Playout, context_id: str) -> Times:
@@ -140,15 +143,10 @@ class ParleyAdaptiveTTSService(_OverHTTP):
         await self.stop_all_metrics()
         await self._leave(context_id)
 
-    async def stop(self, frame: EndFrame) -> None:
-        await super().stop(frame)
+    async def _hang_up(self) -> None:
         for context_id in list(self._open):
             await self._leave(context_id)
-
-    async def cancel(self, frame: CancelFrame) -> None:
-        for context_id in list(self._open):
-            await self._leave(context_id)
-        await super().cancel(frame)
+        await super()._hang_up()
 
     async def _begin(self, context_id: str) -> _Open:
         async with AsyncExitStack() as resources:
