@@ -1,0 +1,101 @@
+"""The page in headless Chromium: the microphone, the keyboard, and doing without either."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tests.browser import chromium, open_page, phase
+from tests.scripted_server import scripted_server, tone
+from tests.talking_page import TEXT, heard_ms, talking, until
+
+
+async def test_the_microphone_arrives_as_20_ms_frames_until_it_is_muted() -> None:
+    async with talking() as (server, page):
+        await page.wait_for_function("() => window.parley.state.microphone")
+        await asyncio.wait_for(until(lambda: len(server.heard) > 20), 10)
+        assert {len(frame) for frame in server.heard} == {640}
+        beeps = lambda: any(np.abs(np.frombuffer(frame, "<i2")).max() > 300 for frame in server.heard)  # noqa: E731
+        await asyncio.wait_for(until(beeps), 10)
+        await page.click("#main-button")
+        await phase(page, "muted")
+        await asyncio.wait_for(until(lambda: not any(map(any, server.heard[-5:]))), 10)
+
+
+async def test_push_to_talk_on_the_space_bar() -> None:
+    async with talking() as (server, page):
+        await page.click("#mode")
+        assert (await server.got("session.update"))["turn"] == {"mode": "manual"}
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        before = len(server.heard)
+        await page.keyboard.down("Space")
+        await phase(page, "hearing")
+        await server.got("reply.interrupt")
+        await asyncio.wait_for(until(lambda: len(server.heard) > before + 20), 10)
+        assert not server.sent("user.commit")
+        await page.keyboard.up("Space")
+        await server.got("user.commit")
+        spoken = len(server.heard)
+        await phase(page, "thinking")
+        await server.tell("transcript.final", text="", turn=1)
+        await phase(page, "ready")
+        await page.click("#say-text")
+        await page.keyboard.type("two words")
+        assert await page.input_value("#say-text") == "two words"
+        assert len(server.heard) == spoken, "nothing is heard while the key is up"
+        assert len(server.sent("user.commit")) == 1
+
+
+async def test_holding_the_button_talks_too() -> None:
+    async with talking() as (server, page):
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        await page.hover("#main-button")
+        await page.mouse.down()
+        await phase(page, "hearing")
+        await page.wait_for_timeout(300)
+        await page.mouse.up()
+        await server.got("user.commit")
+
+
+async def test_a_typed_turn_interrupts_and_is_shown_once() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await page.fill("#say-text", "Which map?")
+        await page.keyboard.press("Enter")
+        assert (await server.got("user.text"))["text"] == "Which map?"
+        assert server.received[server.received.index(server.sent("user.text")[0]) - 1]["type"] == "playback"
+        await phase(page, "thinking")
+        await server.tell("reply.interrupted", reply=1, heard_ms=250, heard="You", unheard="follow.", reason="text")
+        await server.tell("transcript.final", text="Which map?", turn=2)
+        await server.speak(2, "That one.", tone(1_000))
+        await phase(page, "speaking")
+        assert await page.locator(".line.user").all_inner_texts() == ["You\n\nWhich map?"]
+
+
+async def test_typing_needs_no_microphone() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await server.connected()
+        await page.fill("#say-text", "Hello")
+        await page.click("#send")
+        await server.got("user.text")
+        await server.speak(1, TEXT, tone(500))
+        await heard_ms(server, 1, 500)
+        assert not server.heard
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"), [({"ask": False}, "microphone is blocked"), ({"device": False}, "No microphone was found")]
+)
+async def test_without_a_microphone_one_can_still_type(trouble: dict[str, bool], words: str) -> None:
+    async with scripted_server() as server, chromium(**trouble) as chrome, open_page(chrome, server.url) as page:
+        await page.click("#main-button")
+        await page.wait_for_selector(f".notice.error:has-text('{words}')")
+        await phase(page, "ready")
+        await page.fill("#say-text", "Hello")
+        await page.click("#send")
+        await server.got("user.text")

@@ -1,0 +1,93 @@
+"""The page in headless Chromium: connections lost and regained, errors, and what it keeps in mind."""
+
+from typing import Any
+
+from tests.browser import chromium, open_page, phase
+from tests.scripted_server import scripted_server, tone
+from tests.talking_page import TEXT, heard_ms, talking
+
+
+async def test_a_lost_connection_comes_back_without_a_reload() -> None:
+    async with talking() as (server, page):
+        await server.speak(3, TEXT, tone(5_000))
+        await heard_ms(server, 3, 200)
+        asked = len(server.sent("history.get"))
+        await server.drop(1011)
+        await phase(page, "disconnected")
+        await server.connected(3)
+        assert server.queries[-1]["session"] == "s1"
+        await phase(page, "listening")
+        await server.got("history.get", asked + 1)
+        assert await page.locator(".line.reply del").count() == 1, "what was cut by the loss is struck through"
+        await server.speak(1, "I am back.", tone(600))
+        await heard_ms(server, 1, 600)
+        assert await page.locator(".line.reply").count() == 2
+
+
+async def test_a_reload_goes_on_with_the_conversation() -> None:
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="Hello?", turn=1)
+        await page.wait_for_selector(".line.user")
+        asked = len(server.sent("history.get"))
+        await page.reload()
+        await server.connected(3)
+        assert server.queries[-1]["session"] == "s1"
+        await server.got("history.get", asked + 1)
+        lines: list[dict[str, Any]] = [
+            {"role": "user", "text": "Hello?", "turn": 1},
+            {"role": "assistant", "text": "Good day to", "turn": 1, "character": "finn", "cut": True},
+        ]
+        await server.tell("history", messages=lines)
+        await page.wait_for_selector(".line.reply del")
+        assert await page.locator(".line .who").all_inner_texts() == ["You", "Finn"]
+        await page.click("#main-button")
+        await phase(page, "listening")
+        assert len(server.queries) == 3, "a conversation that goes on is not greeted again"
+
+
+async def test_errors_are_said_in_plain_words() -> None:
+    async with talking() as (server, page):
+        await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
+        notice = page.locator(".notice.error")
+        assert await notice.inner_text() == "The language model cannot be reached.\n\nconnect ECONNREFUSED"
+        await notice.get_by_label("Close this message").click()
+        await page.wait_for_selector(".notice", state="detached")
+        await server.tell("error", code="idle", message="nothing was said (server.idle_s)", fatal=True)
+        await server.drop(1008, "nothing was said")
+        await page.wait_for_selector("text=the server let the conversation go")
+        await phase(page, "disconnected")
+        await page.click("text=Connect again")
+        await phase(page, "listening")
+
+
+async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        server.created = {"notice": "No language model is plugged in."}
+        await page.reload()
+        await page.click(".notice.info [aria-label='Close this message']")
+        await page.reload()
+        await server.connected(3)
+        await page.wait_for_selector("#cast li")
+        assert await page.locator(".notice").count() == 0
+
+
+async def test_the_token_of_the_pages_address_goes_to_the_socket() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url + "?token=s3cret"):
+        await server.connected()
+        assert server.queries[0] == {"token": "s3cret"}
+
+
+async def test_the_settings_take_effect_at_once() -> None:
+    async with talking() as (server, page):
+        await page.click("#open-settings")
+        await page.uncheck("[name=thinking]")
+        assert (await server.got("session.update"))["interrupt"] == {"thinking": False}
+        await page.check("[name=mode][value=manual]")
+        assert (await server.got("session.update", 2))["turn"] == {"mode": "manual"}
+        await page.select_option("[name=theme]", "dark")
+        assert await page.evaluate("() => document.documentElement.dataset.theme") == "dark"
+        await page.click("#settings footer >> text=Done")
+        await page.reload()
+        changes = await server.got("session.update", 3)
+        assert changes["turn"]["mode"] == "manual"
+        assert changes["interrupt"] == {"thinking": False}
