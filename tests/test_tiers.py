@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.audio import Resampler
 from server.errors import ConfigError, EngineUnavailable, ProtocolError, TTSError, UpstreamError
 from server.pipelines.codec._tokens import WIDTH, from_wire
 from server.pipelines.engines import Coded, Voice
@@ -22,7 +23,7 @@ from server.pipelines.tiers.relay import Relay, Wanted
 from server.pipelines.tiers.requests import Request, request
 from server.pipelines.tiers.services import Service, TierRules
 from server.pipelines.tiers.split import split
-from tests.fake_codec import FakeNetwork, fake_codec
+from tests.fake_codec import FakeNetwork, fake_codec, tone
 from tests.tones import ToneTTS, heard, pitches, prose
 from tests.virtual_time import run
 
@@ -466,6 +467,26 @@ def listen(back, pause=0.0, **rules):
         return pieces, error, asyncio.get_running_loop().time() - begin
 
     return run(go())
+
+
+def test_a_long_chunk_is_heard_second_by_second_and_without_a_seam():
+    sound = tone(330, 4.5, 22_050)
+
+    class Long(Slow):
+        async def audio(self, request):
+            yield Audio(sound, 22_050)
+
+    relay = Relay(TierRules(services={"local": Service(kind="local")}), None, None, Long())
+
+    async def go():
+        async with aclosing(relay.pcm(Wanted("Hi.", "a", "local"))) as stream:
+            return [pcm async for pcm in stream]
+
+    pieces = asyncio.run(go())
+    assert len(pieces) >= 5
+    assert max(map(len, pieces)) <= 2 * 96_000
+    whole = Resampler(22_050, 48_000)
+    assert b"".join(pieces) == whole.push(sound) + whole.push(b"", last=True)
 
 
 def test_chunks_in_time_are_heard():

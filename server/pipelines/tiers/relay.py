@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from server.audio import Resampler
+from server.audio import SAMPLE, Resampler
 from server.errors import ConfigError, EngineUnavailable, UpstreamError
 from server.pipelines.codec._tokens import RATE
 from server.pipelines.engines import Codec, Coded
@@ -81,7 +81,8 @@ class Relay:
             while not isinstance(part := await patience.next(source, observe), Complete):
                 patience.begun = True
                 if isinstance(part, Audio):
-                    yield forward.push(part)
+                    async for pcm in forward.push(part):
+                        yield pcm
                     continue
                 yield forward.finish()
                 async with aclosing(self._decoded(part, observe)) as decoded:
@@ -123,11 +124,18 @@ class _Forward:
         self._rate = 0
         self._resampler: Resampler | None = None
 
-    def push(self, audio: Audio) -> bytes:
-        rest = self.finish() if audio.rate != self._rate else b""
+    async def push(self, audio: Audio) -> AsyncGenerator[bytes, None]:
+        """In pieces that take no time to resample, so that others of this process are served in between."""
+        if audio.rate == RATE:
+            yield self.finish() + audio.pcm
+            return
+        if audio.rate != self._rate:
+            yield self.finish()
         if self._resampler is None:
             self._rate, self._resampler = audio.rate, Resampler(audio.rate, RATE)
-        return rest + self._resampler.push(audio.pcm)
+        for at in range(0, len(audio.pcm), audio.rate * SAMPLE):
+            second = audio.pcm[at : at + audio.rate * SAMPLE]
+            yield await asyncio.to_thread(self._resampler.push, second)
 
     def finish(self) -> bytes:
         resampler, self._resampler = self._resampler, None
