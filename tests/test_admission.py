@@ -261,6 +261,25 @@ def test_who_has_plenty_keeps_off_while_another_makes_its_first_sound() -> None:
     assert run(scene()) == ["rich", "new", "rich", "rich"]
 
 
+def test_who_keeps_off_goes_on_before_the_listener_runs_dry() -> None:
+    async def scene() -> list[tuple[str, float]]:
+        admission, log = Admission(3), []
+
+        async def polite(name: str, ahead_ms: float) -> None:
+            async with admission.stream(name) as stream:
+                stream.sent(ahead_ms)
+                async with stream.turn():
+                    log.append((name, round(asyncio.get_running_loop().time(), 1)))
+
+        async with asyncio.TaskGroup() as group, admission.stream("slow") as slow, slow.turn():
+            group.create_task(polite("richer", 3_000))
+            group.create_task(polite("rich", 1_800))
+            await asyncio.sleep(5)  # its first sound takes so long
+        return log
+
+    assert run(scene()) == [("rich", 1.0), ("richer", 2.2)]
+
+
 def test_fewer_turns_at_a_time_refuse_nobody_whom_the_engine_carries() -> None:
     async def scene() -> None:
         admission, log, most = Admission(6, at_once=2, waiting=1), [], 0

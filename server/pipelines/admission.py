@@ -101,6 +101,7 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._count = 0
         self._wait_s = 0.0  # how long a newcomer waits for a place, smoothed
+        self._alarm: asyncio.TimerHandle | None = None
 
     def clock(self) -> float:
         return self._own_clock() if self._own_clock else asyncio.get_running_loop().time()
@@ -158,6 +159,7 @@ class Admission:
             raise self._busy()
         came, place = self.clock(), asyncio.get_running_loop().create_future()
         self._queue[stream] = place
+        self._watch()
         try:
             async with asyncio.timeout(self.patience_s if newcomer else None):
                 return await self._stand(place)
@@ -204,5 +206,16 @@ class Admission:
         while waiting := self._pending():
             chosen = min(waiting, key=lambda stream: self.order(stream, now))
             if not self._room(need := chosen.need(now)):
-                return
+                return self._watch()
             self._queue[chosen].set_result(self._let_in(chosen, need))
+
+    def _watch(self) -> None:
+        """Who keeps off goes on as soon as he has no longer plenty, however long a first sound takes."""
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm = None
+        if self.running < self.at_once and (waiting := self._pending()):
+            now = self.clock()
+            least = min(stream.listener.ahead_ms(now) for stream in waiting)
+            wait = max(0.0, least - EASY_MS) / 1000 + 0.001
+            self._alarm = asyncio.get_running_loop().call_later(wait, self._choose)
