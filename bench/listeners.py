@@ -47,9 +47,9 @@ class Cell:
         return sum(h.audio_s for h in self.heard) / self.wall_s
 
 
-async def listen(chunks: AsyncGenerator[bytes, None], rate: int, began: float) -> Heard:
-    """Play what comes, as it comes."""
-    heard, dry = Heard(), 0.0
+async def listen(chunks: AsyncGenerator[bytes, None], rate: int) -> Heard:
+    """Ask, and play what comes, as it comes."""
+    heard, dry, began = Heard(), 0.0, time.perf_counter()
     async with aclosing(chunks) as source:
         async for chunk in source:
             now, seconds = time.perf_counter(), len(chunk) / 2 / rate
@@ -114,7 +114,7 @@ async def measure(address: str, way: str, engine: str, streams: int, rounds: int
         askers = [await stack.enter_async_context(asker(address, way, engine)) for _ in range(streams)]
         for number in range(rounds + 1):
             began = time.perf_counter()
-            heard = await asyncio.gather(*(listen(ask(), RATES[engine], began) for ask in askers))
+            heard = await asyncio.gather(*(listen(ask(), RATES[engine]) for ask in askers))
             if number:  # the first one warms up
                 cell.heard += heard
                 cell.wall_s += time.perf_counter() - began
