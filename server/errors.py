@@ -1,5 +1,7 @@
 """The exception tree: everything Parley raises on purpose, each with a code the client is told."""
 
+from collections.abc import Iterator
+
 
 class ParleyError(Exception):
     """Anything that goes wrong in a way Parley foresaw. `code` is the machine-readable half of the message."""
@@ -95,3 +97,12 @@ class UpstreamError(EngineError):
     def __init__(self, message: str, *, code: str | None = None, status: int = 502) -> None:
         super().__init__(message, code=code)
         self.status = status
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions of `group`, however deep they lie."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

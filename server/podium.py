@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from server.answer import Answer
 from server.bill import Bill
 from server.cast import Cast
 from server.characters import Character
-from server.errors import EngineError, ParleyError
+from server.errors import EngineError, ParleyError, leaves
 from server.history import History
 from server.pipelines.barge_in import plain
 from server.pipelines.engines import LLMSettings
@@ -144,7 +144,7 @@ class Podium:
         try:
             await answer.run()
         except* ParleyError as failed:
-            failure = next(leaf for leaf in _leaves(failed) if isinstance(leaf, ParleyError))
+            failure = next(leaf for leaf in leaves(failed) if isinstance(leaf, ParleyError))
         except* Exception as failed:
             log.error("an answer failed", exc_info=failed)
             failure = EngineError("internal error; the log tells more", code="internal")
@@ -171,14 +171,6 @@ class Podium:
 
 async def _once(text: str) -> AsyncGenerator[str, None]:
     yield text
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

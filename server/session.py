@@ -5,13 +5,14 @@ All are tasks of one block and gone when it ends. What sounds is on the `Podium`
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from server import commands as c
 from server import events as e
 from server.cast import Cast
-from server.errors import ConfigError, LimitError, ParleyError, ProtocolError, STTError
+from server.errors import ConfigError, LimitError, ParleyError, ProtocolError, STTError, leaves
 from server.hearing import Hearing
 from server.history import History
 from server.outbox import Outbox
@@ -28,6 +29,7 @@ from server.turns import Ended, Told, Turn, Typed
 Write = Callable[[e.Event], Awaitable[None]]
 Received = c.Command | bytes | ProtocolError
 WAITING_TURNS = 8
+LAST_WORD_S = 3.0  # for a client that does not read
 
 
 class Disconnected(Exception):
@@ -79,9 +81,11 @@ class Session:
         except* Disconnected:
             pass
         except* LimitError as fatal:
-            error = next(x for x in fatal.exceptions if isinstance(x, LimitError))
+            error = next(leaf for leaf in leaves(fatal) if isinstance(leaf, LimitError))
             ERRORS.labels(error.code).inc()
-            await write(e.Error(error.code, str(error), fatal=True))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await write(e.Error(error.code, str(error), fatal=True))
             raise error from None
         finally:
             await self.cast.close()
@@ -102,7 +106,10 @@ class Session:
                 if sentence.end_ms is not None and reply.heard_ms >= sentence.end_ms:
                     break
                 await asyncio.sleep(0.02)
-        await self.interrupt("shutdown")
+        try:
+            await self.interrupt("shutdown")
+        except LimitError as error:  # it cannot be told
+            self.end(error)
 
     async def interrupt(self, reason: str) -> None:
         """The one interrupt path: whatever is said or prepared ends here."""

@@ -1,10 +1,13 @@
 """Leaving, cutting off and going slowly, at every moment: nothing stays open, nothing follows an interruption."""
 
+import asyncio
 import random
+from contextlib import suppress
 
 import pytest
 
 from server import events as e
+from server import outbox
 from server.errors import LimitError, LLMError
 from tests import fakes
 from tests.talk import COUNT, Talk, Told
@@ -123,6 +126,35 @@ def test_a_client_that_never_reads_is_let_go():
     it.write_delay = 10.0
     with pytest.raises(LimitError, match="does not read"):
         it.quiet(1).go()
+
+
+def test_a_client_that_never_reads_is_let_go_wherever_that_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outbox, "CONTROL", 5)
+    it = Talk(fakes.rack())
+    it.write_delay = 1e6
+    for _ in range(6):  # events of the recogniser's, deep within the session's tasks
+        it.say("hello there you").quiet(0.3)
+    with pytest.raises(LimitError, match="does not read"):
+        it.go()
+    assert it.ended_at < 30
+
+
+def test_a_client_that_never_reads_does_not_hold_up_the_shutdown_of_the_others():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT)))
+    it.write_delay = 1e6
+    drained: list[asyncio.Task[None]] = []
+
+    def drain() -> bytes:
+        with suppress(LimitError):
+            while True:
+                it.session.outbox.tell(e.Pong())
+        drained.append(asyncio.create_task(it.session.drain(0)))
+        return fakes.silence(20)
+
+    it.send("user.text", text="count").quiet(0.5).raw(drain).quiet(5)
+    with pytest.raises(LimitError, match="does not read"):
+        it.go()
+    assert drained[0].exception() is None
 
 
 def test_a_shutdown_lets_the_sentence_end():

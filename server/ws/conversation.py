@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -18,7 +19,7 @@ from server.lobby import Lobby
 from server.packing import Tokens
 from server.pipelines.engines import Codec
 from server.rack import Rack
-from server.session import Received, Session
+from server.session import LAST_WORD_S, Received, Session
 from server.settings import Settings
 from server.telemetry import ERRORS, REFUSED, log, session_id
 from server.ws.protocol import JSON, MSGPACK, decode, encode
@@ -157,10 +158,9 @@ class _Wire:
 
     async def close(self, code: int, reason: str) -> None:
         if self.socket.application_state is WebSocketState.CONNECTED:
-            try:
-                await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
-            except (WebSocketDisconnect, RuntimeError):
-                return
+            with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
 def _checked_audio(pcm: bytes, rate: int) -> bytes | ProtocolError:
