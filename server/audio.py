@@ -1,6 +1,7 @@
 """PCM: signed 16-bit little-endian mono in `bytes`, and what is done with it. Pure."""
 
 import io
+import struct
 import wave
 
 import numpy as np
@@ -55,13 +56,13 @@ def resample(pcm: bytes, source: int, target: int) -> bytes:
 
 def wav(pcm: bytes, rate: int) -> bytes:
     """A RIFF WAV file."""
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(SAMPLE)
-        file.setframerate(rate)
-        file.writeframes(pcm)
-    return out.getvalue()
+    return wav_header(len(pcm), rate) + pcm
+
+
+def wav_header(size: int, rate: int) -> bytes:
+    """What comes before `size` bytes of PCM in a RIFF WAV file."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * SAMPLE, SAMPLE, 8 * SAMPLE)
+    return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + struct.pack("<4sI", b"data", size)
 
 
 def read_wav(data: bytes) -> tuple[bytes, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from server.audio import wav
+from server.audio import wav_header
 from server.errors import EngineBusy, ParleyError, ProtocolError
 from server.http.tiers.bodies import read_json, refusal, request_id
 from server.http.tiers.delivery import Delivery
@@ -117,8 +117,10 @@ class Middleware:
 
     async def _wav(self, wanted: Wanted, progress: Progress) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._pcm(wanted, progress)) as pieces:
-            pcm = b"".join([piece async for piece in pieces])
-        yield wav(pcm, RATE)
+            held = [pcm async for pcm in pieces]  # all of it first: what fails on the way has a status of its own
+        yield wav_header(sum(map(len, held)), RATE)
+        for pcm in held:
+            yield pcm
 
     def _refused(self, error: ParleyError, id: str) -> Response:
         STREAMS.labels("middleware", "", error.code).inc()
