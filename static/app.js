@@ -115,8 +115,10 @@ function greet({ session, resumed, available, characters, turn, notice }) {
   else dispatch({ type: "session.updated", ...store.state.session });
   talk.tellInputRate();
   socket.send({ type: "history.get" });
-  if (notice && notice !== noticed)
-    notices.show({ key: "notice", kind: "info", text: notice, onclose: () => prefer({ noticed: notice }) });
+  if (notice && notice !== noticed) {
+    const [, text = notice, detail = ""] = notice.match(/^(.+?[.!?])\s+(.+)$/s) ?? []; // its first sentence, and the rest
+    notices.show({ key: "notice", kind: "info", text, detail, onclose: () => prefer({ noticed: notice }) });
+  }
 }
 
 // A fatal error is followed by the end of the connection, and told with it.

@@ -9,7 +9,9 @@ export const initial = () => ({
   link: { state: "connecting" },
   session: null,
   started: false, // the user has pressed Start, so audio may sound
-  microphone: false,
+  microphone: null, // whether it is open; null: nobody has asked for it yet
+  asking: false, // the browser asks the user for the microphone
+  silent: false, // no speaker could be opened: replies are read, not heard
   muted: false,
   mode: "auto", // auto: hands-free; manual: push to talk
   talking: false, // the talk key is held
@@ -27,18 +29,19 @@ const on = {
   "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
   "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
   "reply.started": (state, event) => add({ ...state, awaiting: false }, newReply(event)),
-  "reply.text": (state, { reply, text }) => amend(state, reply, (entry) => ({ ...entry, text: entry.text + text })),
+  "reply.text": (state, { reply, text }) => amend(state, reply, (entry) => addText(entry, text, state.silent)),
   "reply.sentence": (state, event) => amend(state, event.reply, (entry) => addSentence(entry, event)),
   "reply.paused": (state, { reply }) => amend(state, reply, (entry) => ({ ...entry, held: true })),
   "reply.resumed": (state, { reply, reason }) => resume(state, reply, reason),
   "reply.interrupted": (state, event) => cutByServer(state, event),
-  "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event)),
-  "turn.metrics": (state, event) => ({ ...state, turns: [...state.turns, event].slice(-MOST_TURNS) }),
+  "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event, state.silent)),
+  "turn.metrics": (state, event) => addTurn(state, event),
   history: (state, { messages }) => (state.entries.length > 0 ? state : messages.reduce(recall, state)),
   error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
   "page.link": (state, { link }) => (link.state === "open" ? { ...state, link } : { ...lost(state), link }),
   "page.started": (state) => ({ ...state, started: true }),
-  "page.microphone": (state, { open }) => ({ ...state, microphone: open }),
+  "page.microphone": (state, { open, asking = false }) => ({ ...state, microphone: open, asking }),
+  "page.silent": (state, { silent }) => ({ ...state, silent }),
   "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
   "page.talking": (state, { talking, awaiting = false }) => ({ ...state, talking, awaiting }),
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
@@ -144,12 +147,23 @@ function resume(state, reply, reason) {
   return reason === "client" ? resumed : { ...forget(resumed), awaiting: false };
 }
 
+function addText(entry, more, silent) {
+  const status = silent && entry.status === "waiting" ? "speaking" : entry.status;
+  return { ...entry, text: entry.text + more, status };
+}
+
 function addSentence(entry, { index, text, start_ms: startMs }) {
   const from = entry.sentences.at(-1)?.to ?? 0;
   const place = locate(entry.text, text, from);
   const whole = place ? entry.text : `${entry.text}${entry.text && " "}${text}`;
   const [start, to] = place ?? [whole.length - text.length, whole.length];
   return { ...entry, text: whole, sentences: [...entry.sentences, { index, startMs, from: start, to }] };
+}
+
+// A greeting answers nobody: it tells nothing of how long the user waits.
+function addTurn(state, event) {
+  const asked = state.entries.findLast((entry) => entry.kind === "user" && entry.turn === event.turn);
+  return asked ? { ...state, turns: [...state.turns, { ...event, typed: asked.typed }].slice(-MOST_TURNS) } : state;
 }
 
 function position(entry, ms) {
@@ -161,9 +175,9 @@ function finished(entry) {
   return entry.status === "cut" ? entry : { ...entry, status: "done", held: false };
 }
 
-function complete(entry, { text, audio_ms: audioMs }) {
-  const silent = entry.status === "waiting" && !(audioMs > 0);
-  const status = silent ? "done" : entry.status;
+function complete(entry, { text, audio_ms: audioMs }, silent) {
+  const unheard = silent || (entry.status === "waiting" && !(audioMs > 0));
+  const status = unheard && entry.status !== "cut" ? "done" : entry.status;
   return { ...entry, text: text || entry.text, audioMs, status, complete: true };
 }
 

@@ -28,8 +28,9 @@ export class Player {
     this.#on = on;
   }
 
-  get state() {
-    return this.#context?.state ?? "closed";
+  /** Whether this browser plays anything on this page: it takes a secure one. */
+  static get possible() {
+    return Boolean(window.AudioWorkletNode);
   }
 
   get rate() {
@@ -38,7 +39,7 @@ export class Player {
 
   /** Open the speaker at `rate` Hz; needs a user's gesture. What was pushed before is played then. */
   async open(rate) {
-    if (!window.AudioWorkletNode) throw new DOMException("", "NotSupportedError");
+    if (!Player.possible) throw new DOMException("", "NotSupportedError");
     const old = this.#context;
     this.#node = null;
     const context = (this.#context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" }));

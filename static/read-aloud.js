@@ -1,6 +1,7 @@
 // Reading a text aloud: asked of a service in a stream, or in one piece where that fails; played without a gap; kept.
 
 import { Player } from "./player.js";
+import { speakerTrouble } from "./words.js";
 
 export const RATE = 48_000; // Hz of what the server sends
 const AHEAD = 10 * RATE; // samples given to the speaker beyond what sounds
@@ -66,7 +67,7 @@ export class ReadAloud {
     } catch (error) {
       if (leave.signal.aborted) return;
       this.#player.flush(this.#reply);
-      this.#tell({ phase: "failed", note: error instanceof Trouble ? error.message : `Nothing can be played here (${error.message}).` });
+      this.#tell({ phase: "failed", note: error instanceof Trouble ? error.message : speakerTrouble(error) });
     }
   }
 

@@ -1,6 +1,7 @@
 // What the user can do, each as one function: start, stop, mute, hold to talk, type, choose.
 
 import { busy } from "./conversation.js";
+import { Player } from "./player.js";
 import { prefer, preferences } from "./preferences.js";
 import { linkTrouble, microphoneTrouble, speakerTrouble } from "./words.js";
 
@@ -21,7 +22,7 @@ export class Talk {
 
   /** Open speaker and microphone; needs a user's gesture. */
   start = async () => {
-    const speaker = this.state.started ? null : this.#openSpeaker();
+    const speaker = this.state.started && !this.state.silent ? null : this.#openSpeaker();
     const fresh = !this.state.started && this.state.entries.length === 0;
     this.store.dispatch({ type: "page.started" });
     await Promise.all([speaker, this.openMicrophone(preferences().microphone)]);
@@ -30,11 +31,12 @@ export class Talk {
 
   openMicrophone = async (id) => {
     this.notices.close("microphone");
+    this.store.dispatch({ type: "page.microphone", open: this.state.microphone, asking: true });
     try {
       await this.microphone.start(id);
     } catch (error) {
       if (id && error.name === "OverconstrainedError") return this.openMicrophone("");
-      return this.#noMicrophone(microphoneTrouble(error));
+      return this.#noMicrophone(error);
     }
     this.store.dispatch({ type: "page.microphone", open: true });
     this.tellInputRate();
@@ -42,7 +44,13 @@ export class Talk {
 
   microphoneLost = () => {
     this.microphone.close();
-    this.#noMicrophone("The microphone was unplugged.");
+    this.#noMicrophone({ name: "Unplugged" });
+  };
+
+  /** Again, after the server has ended it. */
+  connect = () => {
+    this.notices.close("link");
+    this.socket.connect();
   };
 
   /** A frame of the microphone: sent while it is the user's to speak. */
@@ -138,7 +146,7 @@ export class Talk {
 
   tellLink(link) {
     const text = linkTrouble(link);
-    const action = link.state === "refused" ? { label: "Connect again", run: () => this.socket.connect() } : null;
+    const action = link.state === "refused" ? { label: "Connect again", run: this.connect } : null;
     if (link.state === "open") this.notices.close("link");
     else if (text) this.notices.show({ key: "link", text, action });
   }
@@ -152,8 +160,10 @@ export class Talk {
   async #openSpeaker() {
     try {
       await this.player.open(this.state.session.output_rate);
+      this.store.dispatch({ type: "page.silent", silent: false });
     } catch (error) {
-      this.notices.show({ key: "speaker", text: speakerTrouble(error) });
+      this.store.dispatch({ type: "page.silent", silent: true });
+      this.notices.show({ key: "speaker", text: `${speakerTrouble(error)} You can type, and read along.` });
     }
   }
 
@@ -175,9 +185,10 @@ export class Talk {
     if (reply !== null) this.socket.send({ type: "playback", reply, ms });
   }
 
-  #noMicrophone(text) {
-    this.store.dispatch({ type: "page.microphone", open: false });
+  #noMicrophone(error) {
+    this.store.dispatch({ type: "page.microphone", open: this.microphone.open }); // another one may go on
+    if (error.name === "NotSupportedError" && !Player.possible) return; // said of the speaker, for both
     const action = { label: "Try again", run: () => this.openMicrophone(preferences().microphone) };
-    this.notices.show({ key: "microphone", text, action });
+    this.notices.show({ key: "microphone", text: microphoneTrouble(error), action });
   }
 }

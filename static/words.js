@@ -15,6 +15,7 @@ const MICROPHONE = {
   NotAllowedError: "The microphone is blocked. Allow it for this page in the browser's address bar, then try again. You can type meanwhile.",
   NotFoundError: "No microphone was found. Plug one in and try again. You can type meanwhile.",
   OverconstrainedError: "The chosen microphone is gone. Pick another one in the settings.",
+  Unplugged: "The microphone was unplugged. Plug it in, or pick another one in the settings. You can type meanwhile.",
   NotReadableError: "The microphone is in use by another program, or its driver failed. Close that program and try again.",
 };
 const NO_CAPTURE =
@@ -28,8 +29,8 @@ export function microphoneTrouble({ name, message }) {
 
 /** What to tell when nothing can be played. */
 export function speakerTrouble({ name, message }) {
-  if (name === "NotSupportedError") return "This browser cannot play speech here: it needs https (or localhost) and a current browser. You can read along.";
-  return `The speaker could not be opened (${message || name}). You can read along.`;
+  if (name === "NotSupportedError") return "This browser takes and plays no sound here: that needs https (or localhost) and a current Chrome, Edge, Firefox or Safari.";
+  return `The speaker could not be opened (${message || name}).`;
 }
 
 const SERVER = {
@@ -58,7 +59,7 @@ const ENDS = {
   taken_over: "This conversation goes on in another window.",
   full: "The server is full. Trying again in a moment.",
   starting: "The server is still starting. One moment.",
-  restart: "The server is restarting. The conversation goes on when it is back.",
+  restart: "The server is restarting. The page connects again when it is back.",
 };
 const CLOSES = { 1012: "restart", 1013: "full" };
 
@@ -78,9 +79,10 @@ export const LINK = {
 };
 
 /** The line under the controls: what to do next. */
-export function hint({ phase, mode, started, microphone }) {
-  if (phase === "disconnected") return "Waiting for the server.";
-  if (!started) return "Nothing is heard until you press Start.";
+export function hint({ phase, mode, started, microphone, asking, link }) {
+  if (phase === "disconnected") return link.state === "refused" ? "Connect to go on." : "Waiting for the server.";
+  if (asking && !microphone) return "Allow the microphone, or type.";
+  if (!started || microphone === null) return "Nothing is heard until you press Start.";
   if (!microphone) return "No microphone: type your side of it.";
   if (mode === "manual") return phase === "hearing" ? "Let go when you have finished." : "Hold space, or the button, and speak.";
   const hints = {

@@ -1,5 +1,8 @@
 """The page in headless Chromium against a scripted server: what it shows of a conversation."""
 
+import itertools
+from typing import Any
+
 import pytest
 
 from tests.browser import phase
@@ -73,10 +76,12 @@ async def test_the_latency_view_adds_up() -> None:
     async with talking() as (server, page):
         await page.click("#open-timing")
         await page.wait_for_selector("#timing-empty")
+        await server.tell("turn.metrics", turn=1, reply=1, first_token=4, first_sent=46)  # a greeting: nobody waited
+        await server.tell("transcript.final", text="Which map?", turn=2)
         await server.tell(
             "turn.metrics",
-            turn=1,
-            reply=1,
+            turn=2,
+            reply=2,
             turn_end=500,
             transcript=160,
             first_token=180,
@@ -91,7 +96,90 @@ async def test_the_latency_view_adds_up() -> None:
             "Sending 60 ms, Network and player 40 ms"
         )
         assert await page.inner_text("#timing-median") == "600 ms"
+        assert await page.inner_text("#timing-rows .row-head") == "Turn 2\n600 ms"
         widths = await bar.locator(".piece").evaluate_all(
             "all => all.map((each) => each.getBoundingClientRect().width)"
         )
         assert widths[0] / sum(widths) == pytest.approx(500 / 600, abs=0.02)
+
+
+def lines(count: int) -> list[dict[str, Any]]:
+    """A history of so many lines."""
+    line = {"text": "It was dark, and the kettle was on. " * 4, "character": "finn"}
+    return [{"role": ("user", "assistant")[i % 2], "turn": i // 2, **line} for i in range(count)]
+
+
+async def test_a_reader_is_left_where_they_are_until_they_type_or_ask_for_the_newest_line() -> None:
+    below = "() => { const { scrollHeight, scrollTop, clientHeight } = document.querySelector('#transcript');"
+    below += " return scrollHeight - scrollTop - clientHeight }"
+    async with talking() as (server, page):
+        await server.tell("history", messages=lines(200))
+        await page.wait_for_function("() => document.querySelectorAll('.line').length === 200")
+        assert await page.evaluate(below) < 2
+        assert await page.evaluate("() => document.documentElement.scrollHeight") == 800, "the page itself is no longer"
+        for back in ("typing", "button"):
+            await page.evaluate("() => document.querySelector('#transcript').scrollTo(0, 1000)")
+            await page.wait_for_selector("#latest:not([hidden])")
+            await server.tell("transcript.final", text=f"Before {back}?", turn=300)
+            await page.wait_for_selector(f".line :text-is('Before {back}?')", state="attached")
+            assert await page.evaluate("() => document.querySelector('#transcript').scrollTop") == 1000
+            await page.fill("#say-text", "Well?")
+            await (page.keyboard.press("Enter") if back == "typing" else page.click("#latest"))
+            await page.wait_for_selector("#latest", state="hidden")
+            assert await page.evaluate(below) < 2
+        await page.set_viewport_size({"width": 390, "height": 420})
+        await page.wait_for_function(f"() => ({below})() < 2")
+        assert await page.is_hidden("#latest"), "a keyboard that opens is no reader who scrolls away"
+
+
+async def test_the_word_that_sounds_stays_in_view() -> None:
+    async with talking() as (server, page):
+        await server.tell("history", messages=lines(8))
+        long = "and so it went on and on " * 120
+        await server.speak(1, long, tone(20_000))
+        await heard_ms(server, 1, 500)
+        place = await page.evaluate("""() => {
+          const list = document.querySelector('#transcript').getBoundingClientRect();
+          return (document.querySelector('.coming').getBoundingClientRect().top - list.top) / list.height;
+        }""")
+        assert 0.2 < place < 0.8
+        assert await page.is_hidden("#latest")
+
+
+async def test_text_that_runs_from_right_to_left() -> None:
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="كيف حالك اليوم؟", turn=1)
+        await server.tell("transcript.final", text="Fine.", turn=2)
+        await page.wait_for_function("() => document.querySelectorAll('.line').length === 2")
+        ways = await page.locator(".line .text").evaluate_all(
+            "all => all.map((each) => getComputedStyle(each).direction)"
+        )
+        assert ways == ["rtl", "ltr"]
+
+
+SMALL = [(320, 454), (375, 553), (390, 420), (390, 844), (844, 390), (768, 1024)]
+
+
+BOXES = """names => names.map((name) => {
+  const { left, top, right, bottom } = document.querySelector(name).getBoundingClientRect();
+  return [left, top, right, bottom].map(Math.round);
+})"""
+
+
+async def test_it_fits_small_screens() -> None:
+    """Nothing beyond the edges and nothing over anything else, though a message takes its share."""
+    names = ["#stage", "#transcript", "#composer", "#main-button", "#stop", "#mode"]
+    async with talking() as (server, page):
+        await server.tell("error", code="llm_failed", message="It said: " + "no " * 60, fatal=False)
+        await server.tell("history", messages=lines(8))
+        await page.wait_for_selector(".notice")
+        await page.wait_for_selector(".line")
+        for width, height in SMALL:
+            await page.set_viewport_size({"width": width, "height": height})
+            boxes = await page.evaluate(BOXES, names)
+            for name, (left, top, right, bottom) in zip(names, boxes, strict=True):
+                assert 0 <= left < right <= width, (width, height, name)
+                assert 0 <= top < bottom <= height, (width, height, name)
+                assert bottom - top >= 36, (width, height, name)
+            for a, b in itertools.combinations(boxes, 2):
+                assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (width, height, a, b)

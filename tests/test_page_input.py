@@ -99,3 +99,67 @@ async def test_without_a_microphone_one_can_still_type(trouble: dict[str, bool],
         await page.fill("#say-text", "Hello")
         await page.click("#send")
         await server.got("user.text")
+
+
+ASKS = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  const allowed = new Promise((allow) => (window.allow = allow));
+  navigator.mediaDevices.getUserMedia = async (wanted) => (await allowed, ask(wanted));
+}"""
+FAILS = """() => {
+  navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotReadableError') };
+}"""
+NO_SOUND = """() => {
+  delete window.AudioWorkletNode;
+  Object.defineProperty(navigator, 'mediaDevices', { value: undefined });
+}"""
+
+
+async def test_while_the_browser_asks_nothing_is_said_to_be_wrong() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await page.evaluate(ASKS)
+        await page.click("#main-button")
+        await page.wait_for_selector("#main-button:has-text('Asking'):disabled")
+        assert await page.inner_text("#hint") == "Allow the microphone, or type."
+        assert await page.locator(".notice").count() == 0
+        await page.evaluate("() => window.allow()")
+        await page.wait_for_selector("#main-button:has-text('Mute'):enabled")
+
+
+async def test_who_types_first_is_not_told_of_a_missing_microphone() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await page.fill("#say-text", "Hello")
+        await page.click("#send")
+        await server.got("user.text")
+        assert await page.inner_text("#main-button") == "Start"
+        await page.click("#main-button")
+        await page.wait_for_selector("#main-button:has-text('Mute')")
+        assert len(server.queries) == 1, "what was typed goes on"
+
+
+async def test_where_nothing_can_sound_one_reads_along() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, "about:blank") as page:
+        await page.add_init_script(f"({NO_SOUND})()")
+        await page.goto(server.url)
+        await page.click("#main-button")
+        await server.connected(2)
+        assert await page.locator(".notice").count() == 1, "one reason, one message"
+        assert "that needs https" in await page.inner_text(".notice")
+        await server.speak(1, TEXT, tone(1_000))
+        await phase(page, "speaking")
+        assert await page.locator(".coming").count() == 0
+        await server.tell("reply.done", reply=1, text=TEXT, audio_ms=1_000)
+        await phase(page, "ready")
+        assert await page.inner_text(".line.reply .text") == TEXT
+
+
+async def test_another_microphone_that_fails_leaves_the_one_there_is() -> None:
+    async with talking() as (server, page):
+        await page.evaluate(FAILS)
+        await page.click("#open-settings")
+        await page.select_option("[name=microphone]", index=1)
+        await page.wait_for_selector(".notice:has-text('in use by another program')")
+        await page.click("#settings footer >> text=Done")
+        assert await page.inner_text("#main-button") == "Mute"
+        before = len(server.heard)
+        await asyncio.wait_for(until(lambda: len(server.heard) > before + 5), 10)

@@ -58,6 +58,12 @@ async def test_errors_are_said_in_plain_words() -> None:
         await phase(page, "disconnected")
         await page.click("text=Connect again")
         await phase(page, "listening")
+        await server.tell("error", code="idle", message="nothing was said (server.idle_s)", fatal=True)
+        await server.drop(1008, "nothing was said")
+        await page.locator(".notice").get_by_label("Close this message").click()
+        await page.click("#main-button:has-text('Connect')")  # without the message there is still a way back
+        await phase(page, "listening")
+        assert await page.locator(".notice").count() == 0
 
 
 async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None:

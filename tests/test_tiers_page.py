@@ -183,12 +183,16 @@ async def test_a_long_text_waits_on_the_page_and_is_not_all_given_to_the_speaker
 async def test_the_view_offers_the_characters_voices_and_fits_a_phone() -> None:
     async with reading() as page:
         await page.wait_for_function("() => document.querySelectorAll('#read-voices option').length > 0")
+        assert await page.is_hidden("#open-timing"), "there are no turns here"
         await page.click("#tab-talk")
+        assert await page.is_visible("#open-timing")
         await page.wait_for_function("() => window.parley.state.session")
         await page.click("#tab-read")
         await page.wait_for_function("() => document.querySelectorAll('#read-voices option').length > 1")
         values = await page.evaluate("() => [...document.querySelectorAll('#read-voices option')].map((o) => o.value)")
         assert values[0] == "default"
         assert len(values) > 1
+        await read(page)  # the voice is left empty: the service's own
+        await state(page, "Read to the end")
         await page.set_viewport_size({"width": 360, "height": 740})
         assert await page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

@@ -8,6 +8,8 @@ const MAIN = {
   start: { label: "Start", icon: "#i-mic" },
   muted: { label: "Unmute", icon: "#i-mic-off" },
   live: { label: "Mute", icon: "#i-mic" },
+  connect: { label: "Connect", icon: "#i-again" },
+  asking: { label: "Asking", icon: "#i-mic" },
   retry: { label: "Microphone", icon: "#i-mic-off" },
   hold: { label: "Hold to talk", icon: "#i-mic" },
 };
@@ -21,7 +23,7 @@ export class ControlsView {
   #text = find("#say-text");
   #send = find("#send");
 
-  /** `actions`: start, mute, press, release, stop, mode(name), type(text) -> whether it was sent. */
+  /** `actions`: start, connect, mute, press, release, stop, mode(name), type(text) -> whether it was sent. */
   constructor(actions) {
     this.#main.addEventListener("click", (event) => this.#clicked(event, actions));
     this.#main.addEventListener("pointerdown", (event) => this.#pressed(event, actions));
@@ -43,7 +45,7 @@ export class ControlsView {
     this.#main.dataset.kind = kind;
     setText(find(".label", this.#main), MAIN[kind].label);
     find("use", this.#main).setAttribute("href", MAIN[kind].icon);
-    this.#main.disabled = phase(state) === "disconnected";
+    this.#main.disabled = !usable(kind, state);
     if (kind === "hold") this.#main.setAttribute("aria-pressed", String(state.talking));
     else this.#main.removeAttribute("aria-pressed"); // the label says what it does
     this.#stop.disabled = !busy(state);
@@ -56,7 +58,8 @@ export class ControlsView {
   #clicked(event, actions) {
     if (this.#kind === "hold") {
       if (event.detail === 0) actions.toggle(); // assistive technology clicks, it cannot hold
-    } else if (this.#kind === "start" || this.#kind === "retry") actions.start();
+    } else if (this.#kind === "connect") actions.connect();
+    else if (this.#kind === "start" || this.#kind === "retry") actions.start();
     else actions.mute();
   }
 
@@ -78,8 +81,12 @@ export class ControlsView {
   }
 }
 
-function mainKind({ started, microphone, mode, muted }) {
-  if (!started) return "start";
+const usable = (kind, state) => kind === "connect" || (kind !== "asking" && phase(state) !== "disconnected");
+
+function mainKind({ link, started, microphone, asking, mode, muted }) {
+  if (link.state === "refused") return "connect";
+  if (asking && !microphone) return "asking";
+  if (!started || microphone === null) return "start";
   if (!microphone) return "retry";
   if (mode === "manual") return "hold";
   return muted ? "muted" : "live";

@@ -16,6 +16,7 @@ export class LatencyView {
     find("#timing-legend").replaceChildren(...LEGEND.map(({ name, label }) => make("li", { "data-stage": name }, label)));
     this.#toggle.addEventListener("click", () => this.show(this.#panel.hidden));
     find("#close-timing").addEventListener("click", () => this.show(false));
+    addEventListener("parley:view", ({ detail }) => (this.#toggle.hidden = detail !== "talk"));
     this.show(false);
   }
 
@@ -28,7 +29,7 @@ export class LatencyView {
   render(state) {
     if (state.turns === this.#turns) return;
     this.#turns = state.turns;
-    const turns = state.turns.map((each) => ({ turn: each.turn, ...stages(each) })).filter(({ total }) => total > 0);
+    const turns = state.turns.map((each) => ({ turn: each.turn, typed: each.typed, ...stages(each) })).filter(({ total }) => total > 0);
     const shown = turns.slice(-NEWEST).reverse();
     const most = Math.max(1, ...shown.map(({ total }) => total));
     this.#rows.replaceChildren(...shown.map((each) => row(each, most)));
@@ -37,11 +38,11 @@ export class LatencyView {
   }
 }
 
-function row({ turn, stages: found, total }, most) {
+function row({ turn, typed, stages: found, total }, most) {
   const told = found.map(({ label, ms }) => `${label} ${milliseconds(ms)}`).join(", ");
   const bar = make("div", { class: "bar-row", role: "img", "aria-label": told }, ...found.filter(({ ms }) => ms > 0).map(piece));
   bar.style.width = `${(100 * total) / most}%`;
-  const head = make("p", { class: "row-head" }, make("span", {}, `Turn ${turn}`), make("strong", {}, milliseconds(total)));
+  const head = make("p", { class: "row-head" }, make("span", {}, `Turn ${turn}${typed ? ", typed" : ""}`), make("strong", {}, milliseconds(total)));
   return make("li", {}, head, make("div", { class: "track" }, bar));
 }
 

@@ -4,6 +4,7 @@ import { preferences } from "../preferences.js";
 import { ReadAloud } from "../read-aloud.js";
 import { find, make, setText } from "./dom.js";
 
+const DEFAULT = "default"; // the voice of a service that is asked for none
 const MODES = { stream: "in a stream", batch: "in one piece" };
 
 export class ReadAloudView {
@@ -30,13 +31,15 @@ export class ReadAloudView {
       { id: "read-form", autocomplete: "off", onsubmit: (event) => this.#submit(event) },
       make("h1", {}, "Read aloud"),
       make("label", { for: "read-text" }, "Text"),
-      make("textarea", { id: "read-text", name: "text", rows: "9", required: true, placeholder: "Paste or type what should be read to you." }),
-      make("label", { for: "read-voice" }, "Voice"),
-      make("input", { id: "read-voice", name: "voice", list: "read-voices", value: "default", maxlength: "200", required: true }),
+      make("textarea", { id: "read-text", name: "text", dir: "auto", rows: "5", required: true, placeholder: "Paste or type what should be read to you." }),
+      make(
+        "div",
+        { class: "pair" },
+        make("label", { for: "read-voice" }, "Voice", make("input", { id: "read-voice", name: "voice", list: "read-voices", placeholder: DEFAULT, maxlength: "200" })),
+        make("label", { for: "read-service" }, "Service", make("select", { id: "read-service", name: "service", required: true })),
+      ),
       make("datalist", { id: "read-voices" }),
-      make("label", { for: "read-service" }, "Service"),
-      make("select", { id: "read-service", name: "service", required: true }),
-      make("label", { class: "check" }, make("input", { id: "read-streaming", type: "checkbox", checked: true }), " Play while it is made"),
+      make("label", { class: "check" }, make("input", { id: "read-streaming", type: "checkbox", checked: true }), "Play while it is made"),
       make(
         "p",
         { class: "actions" },
@@ -50,17 +53,17 @@ export class ReadAloudView {
     return make(
       "div",
       { class: "outcome" },
-      make("p", { id: "read-state", role: "status" }),
+      make("p", { id: "read-state", role: "status" }, words({ phase: "idle" })),
       make("p", { id: "read-note", role: "alert", hidden: true }),
-      make("progress", { id: "read-progress", max: "1", value: "0", "aria-label": "How much has been read" }),
-      make("p", { id: "read-figures" }),
+      make("progress", { id: "read-progress", hidden: true, max: "1", value: "0", "aria-label": "How much has been read" }),
+      make("p", { id: "read-figures" }, "Any text, in any voice of this server. The recording can be kept."),
       make("a", { class: "plain", id: "read-download", download: "parley.wav", hidden: true }, "Download the recording"),
     );
   }
 
   async #open() {
     const names = this.#characters().map(({ id, name }) => make("option", { value: id }, name));
-    find("#read-voices").replaceChildren(make("option", { value: "default" }), ...names);
+    find("#read-voices").replaceChildren(make("option", { value: DEFAULT }), ...names);
     if (this.#known) return;
     try {
       this.#known = await this.#reader.services();
@@ -84,12 +87,13 @@ export class ReadAloudView {
     const [text, voice, service] = ["text", "voice", "service"].map((name) => fields.get(name).trim());
     this.#forget();
     this.#reader.sound(preferences());
-    this.#reader.start({ text, voice, service, streaming: find("#read-streaming").checked });
+    this.#reader.start({ text, voice: voice || DEFAULT, service, streaming: find("#read-streaming").checked });
   }
 
   #show(state) {
     const busy = this.#reader.busy;
     this.#section.dataset.phase = state.phase;
+    find("#read-progress").hidden = state.phase === "idle";
     find("#read-stop").disabled = !busy;
     setText(find("#read-state"), words(state));
     this.#note(state.note);
@@ -122,7 +126,7 @@ export class ReadAloudView {
 
 function words({ phase, mode }) {
   const said = {
-    idle: "",
+    idle: "Nothing has been read yet.",
     asking: `Asking for it ${MODES[mode]}.`,
     reading: `Reading, fetched ${MODES[mode]}.`,
     done: "Read to the end.",

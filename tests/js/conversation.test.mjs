@@ -105,3 +105,21 @@ test("a stage that was ready early cost nothing", () => {
   assert.deepEqual(found.map(({ name, ms }) => [name, ms]), [["turn_end", 500], ["transcript", 0], ["first_sent", 30]]);
   assert.equal(total, 530);
 });
+
+test("a greeting tells nothing of how long one waits; a typed turn is known as one", () => {
+  const metrics = (turn) => ({ type: "turn.metrics", turn, reply: turn, first_sent: 40 });
+  const state = after(metrics(1), { type: "page.typed", text: "Hi" }, { type: "transcript.final", text: "Hi", turn: 2 }, metrics(2),
+    { type: "transcript.final", text: "And you?", turn: 3 }, metrics(3));
+  assert.deepEqual(state.turns.map(({ turn, typed }) => [turn, typed]), [[2, true], [3, false]]);
+});
+
+test("without a speaker a reply is read: it is over when the server says so", () => {
+  const read = after({ type: "page.silent", silent: true }, REPLY);
+  assert.equal(phase(read), "speaking");
+  assert.equal(busy(read), true);
+  const over = reduce(read, { type: "reply.done", reply: 1, text: TEXT, audio_ms: 2000 });
+  assert.equal(phase(over), "listening");
+  assert.equal(parts(over.entries[0]).said, TEXT);
+  const cut = [{ type: "reply.interrupted", reply: 1, heard: "One", unheard: "two." }, { type: "reply.done", reply: 1, text: TEXT, audio_ms: 9 }].reduce(reduce, read);
+  assert.equal(parts(cut.entries[0]).unheard, "two.");
+});
