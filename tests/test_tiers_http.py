@@ -10,7 +10,7 @@ import pytest
 from server.audio import read_wav
 from server.http.tiers.progress import KEPT, Ledger
 from server.pipelines.codec._tokens import from_wire, to_wire
-from server.pipelines.engines import Voice
+from server.pipelines.engines import Speech, Voice
 from tests.fake_codec import FakeNetwork, fake_codec
 from tests.tiers_app import asked, parley, until, upstream
 from tests.tones import ToneTTS, heard, pitches, prose
@@ -189,6 +189,53 @@ async def test_batch_is_one_wav_and_goes_on_when_streaming_is_off():
         assert [p for p in heard(pcm) if p >= 0] == pitches(TEXT)
     await far.stop()
     await near.stop()
+
+
+class Talkative(ToneTTS):
+    """Speaks as slowly as people do: a second for twelve characters."""
+
+    def open(self, voice):
+        engine = self
+
+        class Speaker:
+            async def speak(self, text):
+                yield Speech(bytes(2 * (len(text) * engine.rate // 12)))
+
+            async def close(self): ...
+
+        return Speaker()
+
+
+@pytest.mark.parametrize("format", ["linacodec_tokens", "pcm_16"])
+async def test_a_batch_may_be_ten_minutes_in_one_message(format):
+    text = prose(7_300)
+    far, near = fake_codec(), fake_codec()
+    async with parley(Talkative(), far) as back:
+        services = service(back + "/api/tts/synthesize", format=format)
+        async with parley(None, near, services=services) as url, asked(url) as client:
+            response = await client.post("/api/tts/batch", json=BODY | {"text": text})
+            assert response.status_code == 200
+            assert len(response.content) > 600 * 96_000
+    await far.stop()
+    await near.stop()
+
+
+@pytest.mark.parametrize(("kind", "streams"), [("parley", True), ("ndjson", False)])
+async def test_another_parley_is_asked_for_a_stream_even_for_a_batch(kind, streams):
+    seen = []
+
+    async def script(answer):
+        seen.append(answer.body["stream"])
+        await answer.head()
+        await answer.line(await tokens_of("One."))
+        await answer.line(DONE)
+        await answer.end()
+
+    codec = fake_codec()
+    async with upstream(script) as back, parley(None, codec, services=service(back, kind)) as url, asked(url) as client:
+        response = await client.post("/api/tts/batch", json=BODY)
+        assert (response.status_code, seen) == (200, [streams])
+    await codec.stop()
 
 
 # What the network does to bytes

@@ -20,7 +20,7 @@ SOURCE_SPAN = 1_920  # encoded samples a token
 ODD = 256  # decoded samples missing at the end of an odd number of tokens
 CODEBOOK = 12_800
 WIDTH = 128  # of the embedding
-MOST = 7_500  # tokens in one piece: ten minutes
+MOST = 45_000  # tokens in one piece: an hour, twice what the longest text takes
 
 Tokens = npt.NDArray[np.int64]
 

@@ -13,11 +13,12 @@ import httpx
 
 from server.errors import UpstreamError
 from server.pipelines.tiers.chunks import Audio, Complete, Part, Reading
-from server.pipelines.tiers.objects import Objects
+from server.pipelines.tiers.objects import LARGEST, Objects
 from server.pipelines.tiers.services import Service
 from server.pipelines.tts._pcm_stream import Decoder, Unplayable, announced
 
 PATH = "/api/tts/synthesize"  # of another Parley
+WHOLE = 8 * LARGEST  # bytes of a message that holds a whole text's PCM: half an hour
 PATIENCE_S = 0.05  # for the end of a body whose last message has come
 OBJECTS = ("json", "ndjson", "jsonl")  # in a content type
 OBJECT = b'{"'  # how one begins, where the content type says nothing of it
@@ -45,21 +46,21 @@ async def parts(
     try:
         async with http.stream("POST", url(service), json=body, headers=headers(service, id)) as response:
             await refuse(response)
-            async with aclosing(_read(response, service)) as read:
+            async with aclosing(_read(response, service, LARGEST if body["stream"] else WHOLE)) as read:
                 async for part in read:
                     yield part
     except httpx.HTTPError as error:
         raise failure(error, url(service)) from error
 
 
-async def _read(response: httpx.Response, service: Service) -> AsyncGenerator[Part, None]:
+async def _read(response: httpx.Response, service: Service, largest: int) -> AsyncGenerator[Part, None]:
     kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
     stream = response.aiter_bytes()
     objects = any(kind.endswith(known) for known in OBJECTS) or kind.startswith("text/")
     if not objects and not kind.startswith("audio/"):
         head = await _begun(stream)
         objects, stream = head.startswith(OBJECT), _behind(head, stream)
-    source = _messages(stream) if objects else _sound(stream, response.headers, service)
+    source = _messages(stream, largest) if objects else _sound(stream, response.headers, service)
     async with aclosing(source):
         async for part in source:
             yield part
@@ -79,8 +80,8 @@ async def _behind(head: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[by
         yield data
 
 
-async def _messages(stream: AsyncIterator[bytes]) -> AsyncGenerator[Part, None]:
-    objects, reading = Objects(), Reading()
+async def _messages(stream: AsyncIterator[bytes], largest: int) -> AsyncGenerator[Part, None]:
+    objects, reading = Objects(largest), Reading()
     async for data in stream:
         for message in objects.push(data):
             for part in reading.read(message):

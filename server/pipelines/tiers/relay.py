@@ -184,5 +184,6 @@ def _body(service: Service, wanted: Wanted) -> dict[str, Any]:
     }
     if service.kind != "parley":
         return body | {"service": wanted.service}
+    body["stream"] = True  # also for a batch, which is put together here: no message grows with the text
     options = {"voice_options": dict(wanted.voice_options)} if wanted.voice_options else {}
     return body | ({"engine": service.engine} if service.engine else {}) | options
