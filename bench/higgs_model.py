@@ -16,9 +16,11 @@ def build(small: bool, device: torch.device, dtype: torch.dtype) -> Weights:
     text = tiny.tokenizer()
     torch.manual_seed(0)
     with torch.device(device):
-        torch.set_default_dtype(dtype)
-        model = tiny.model(text, tiny.TINY | {"vocab_size": len(text)} if small else {})
-        torch.set_default_dtype(torch.float32)
+        try:
+            torch.set_default_dtype(dtype)
+            model = tiny.model(text, tiny.TINY | {"vocab_size": len(text)} if small else {})
+        finally:
+            torch.set_default_dtype(torch.float32)
         sound = tiny.codec(tiny.TINY_DAC, tiny.TINY_HUBERT, codebook_dim=8) if small else tiny.codec({}, {})
     with torch.no_grad():
         head = model.audio_lm_head.weight.view(BOOKS, CODES, -1)
@@ -36,7 +38,7 @@ def touched(model: Any) -> int:
 
 def bandwidth(device: torch.device, small: bool) -> float:
     """Bytes a second that a plain copy moves, read and written: the best of five."""
-    size = 2**24 if small else 2**32
+    size = 2**24 if small else 2**31
     source = torch.empty(size, dtype=torch.uint8, device=device)
     target, best = torch.empty_like(source), float("inf")
     for _ in range(5):

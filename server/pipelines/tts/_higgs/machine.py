@@ -153,7 +153,8 @@ class Machine:
             f"{self._card()}, torch {torch.__version__}, transformers {transformers.__version__}; "
             f"{slots.count} slots of {slots.length} tokens ({slots.kv.nbytes / 2**30:.2f} GiB); a row in "
             f"{clock.row_ms(1):.1f} ms alone, {clock.row_ms(slots.count):.1f} ms full: "
-            f"{self.scheduler.streams} streams in real time"
+            f"{min(clock.carries(), slots.count)} streams in real time"
+            + (f", {self.scheduler.streams} let in" if self.options.streams else "")
         )
 
     def notice(self) -> str:
