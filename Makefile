@@ -45,7 +45,8 @@ clean:
 
 # Debian's python3 comes without ensurepip, and so without a pip in the environment: then the machine's own pip brings it.
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Parley needs Python 3.11 or newer; name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Parley needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is none). Name one: make run PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip .venv && \
 		$(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
 

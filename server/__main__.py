@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", "check that everything is here, and say how to mend what is not", _doctor)
     for listening in (serve, doctor):
         listening.add_argument("--host", help="address to listen on (server.host)")
-        listening.add_argument("--port", type=int, help="port to listen on (server.port)")
+        listening.add_argument("--port", type=_port, help="port to listen on (server.port)")
     say = _command(commands, "say", "speak a text, aloud or into a WAV file", _say)
     say.add_argument("text")
     say.add_argument("--character", default="", help="who says it (default: the first one)")
@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "bench", "measure it (its options: python -m server bench --help)", _bench, add_help=False)
     linacodec_cli.add(commands)
     return parser
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 65_536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[[Any], int | None], **more: Any) -> Any:

@@ -176,5 +176,5 @@ async def report(config: Path | None, host: str | None = None, port: int | None 
         async for finding in findings:
             print(finding, flush=True)
             failed += finding.state == "fail"
-    print(f"\n{failed} to mend" if failed else "\nready: make run")
+    print(f"\n{failed} to mend" if failed else f"\nready: make run{f' CONFIG={config}' if config else ''}")
     return 1 if failed else 0

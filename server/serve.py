@@ -1,5 +1,6 @@
 """`serve`: the application under uvicorn, with a shutdown that lets sentences end."""
 
+import errno
 import gc
 import logging
 import socket
@@ -70,6 +71,8 @@ def taken(host: str, port: int) -> str:
             probe.bind(address[4])
         return ""
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine: --host 127.0.0.1, or 0.0.0.0 for all"
         return f"{port} on {host}: {error.strerror or error}; take another: --port N (make run PORT=N)"
 
 

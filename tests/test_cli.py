@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -74,6 +76,23 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("port", ["70000", "-1", "eighty"])
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_a_port_that_is_none(command: str, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--port", port])
+    assert ended.value.code == 2
+    assert f"--port: {port} is no port: 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "nowhere.invalid"])
+def test_a_host_that_is_not_here(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", host, "--port", "0"]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"{host} is no address of this machine: --host 127.0.0.1, or 0.0.0.0 for all\n"
+    )
+
+
 def test_the_doctor_ends_with_what_it_found() -> None:
     done = command("doctor", "--port", "0", PARLEY_LLM_ENGINE="eliza", PARLEY_STT_ENGINE="ear_trumpet")
     assert done.returncode == 1
@@ -117,6 +136,28 @@ async def test_serve_from_start_to_sigterm() -> None:
             assert socket.close_code == 1012
     assert "Parley is ready: open http://localhost:" in process.log
     assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize(
+    ("python", "why"), [("", ""), ("/nowhere/python3", "; /nowhere/python3 is none"), ("{old}", "; {old} is none")]
+)
+def test_make_wants_a_python_that_will_do(python: str, why: str, tmp_path: Path) -> None:
+    old = tmp_path / "python3.9"
+    old.write_text("#!/bin/sh\ntest $1 != -c\n")  # it is asked for its version, and says no
+    old.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(
+        ["make", ".venv/bin/python", f"PYTHON={python.format(old=old)}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"Parley needs Python 3.11 or newer{why.format(old=old)}. Name one: make run PYTHON=/path/to/python3\n"
+    )
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_two_commands_and_the_gate() -> None:
