@@ -102,6 +102,15 @@ class Podium:
         TURNS.labels("say").inc()
         self._now.answer.release()
 
+    async def end_sentence(self, patience_s: float) -> None:
+        """Wait until the sentence that sounds has come to its end, `patience_s` at most."""
+        deadline = self.stage.clock() + patience_s
+        reply, sentence = self.reply, self.reply and self.reply.sounding()
+        while sentence and self.reply is reply and self.stage.clock() < deadline:
+            if reply and sentence.end_ms is not None and reply.heard_ms >= sentence.end_ms:
+                break
+            await asyncio.sleep(0.02)
+
     async def interrupt(self, reason: str) -> None:
         """The one way an answer ends early. The draft goes with it unless it is about to be used."""
         now, self._now = self._now, None

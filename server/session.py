@@ -5,7 +5,6 @@ All are tasks of one block and gone when it ends. What sounds is on the `Podium`
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -24,12 +23,11 @@ from server.reply import Stage
 from server.settings import Settings
 from server.telemetry import DROPPED, ERRORS
 from server.timeline import Timeline
-from server.turns import Ended, Told, Turn, Typed
+from server.turns import Ended, Stop, Told, Turn, Typed
 
 Write = Callable[[e.Event], Awaitable[None]]
 Received = c.Command | bytes | ProtocolError
 WAITING_TURNS = 8
-LAST_WORD_S = 3.0  # for a client that does not read
 
 
 class Disconnected(Exception):
@@ -64,13 +62,14 @@ class Session:
             stage = replace(stage, packing=partial(Tokens, tokens), lead_ms=max(audio.lead_ms, LEAD_MS))
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
         self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
+        self._taken: Turn | None = None  # the one that is being begun
         self.hearing = Hearing(rack, cast, settings, self.podium, clock, self._queue, self.interrupt)
         self.input_rate = audio.input_rate
         self._over: asyncio.Future[LimitError] = asyncio.get_running_loop().create_future()
         self._active_at = clock()
 
     async def run(self, received: AsyncIterator[Received], write: Write) -> None:
-        """Converse until the client leaves. Raises `LimitError`, after telling the client, when it must end."""
+        """Converse until the client leaves. Raises `LimitError` when it must end."""
         try:
             async with asyncio.TaskGroup() as group:
                 self.podium.group = group
@@ -81,12 +80,7 @@ class Session:
         except* Disconnected:
             pass
         except* LimitError as fatal:
-            error = next(leaf for leaf in leaves(fatal) if isinstance(leaf, LimitError))
-            ERRORS.labels(error.code).inc()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_WORD_S):
-                    await write(e.Error(error.code, str(error), fatal=True))
-            raise error from None
+            raise next(leaf for leaf in leaves(fatal) if isinstance(leaf, LimitError)) from None
         finally:
             await self.cast.close()
             DROPPED.labels("microphone_ms").inc(self.hearing.dropped_ms)
@@ -99,13 +93,7 @@ class Session:
 
     async def drain(self, patience_s: float) -> None:
         """Let the sentence that sounds come to its end, then stop."""
-        reply = self.podium.reply
-        if reply and (sentence := reply.sounding()):
-            deadline = self._clock() + patience_s
-            while self.podium.reply is reply and self._clock() < deadline:
-                if sentence.end_ms is not None and reply.heard_ms >= sentence.end_ms:
-                    break
-                await asyncio.sleep(0.02)
+        await self.podium.end_sentence(patience_s)
         try:
             await self.interrupt("shutdown")
         except LimitError as error:  # it cannot be told
@@ -167,6 +155,8 @@ class Session:
                 await self.hearing.clear()
             case c.ReplyInterrupt():
                 await self.interrupt("client")
+                if self._taken or not self._turns.empty():
+                    self._queue(Stop())
             case c.ReplyPause():
                 self.podium.pause("client")
             case c.ReplyResume():
@@ -190,18 +180,24 @@ class Session:
     async def _take_turns(self) -> None:
         """Each turn in its order: its text, then its answer."""
         while True:
-            turn = await self._turns.get()
+            self._taken = await self._turns.get()
             try:
-                match turn:
-                    case Ended(origin):
-                        await self._take_spoken(turn, Timeline(self._clock, origin))
-                    case Typed(text, at):
-                        await self._answer(text, Timeline(self._clock, at), "text")
-                    case Told(text, character, at):
-                        await self.podium.say(text, self.cast.named(character), Timeline(self._clock, at))
+                await self._begin(self._taken)
             except (STTError, ConfigError) as error:
                 await self.podium.discard()
                 self._tell_error(error)
+            self._taken = None
+
+    async def _begin(self, turn: Turn) -> None:
+        match turn:
+            case Ended(origin):
+                await self._take_spoken(turn, Timeline(self._clock, origin))
+            case Typed(text, at):
+                await self._answer(text, Timeline(self._clock, at), "text")
+            case Told(text, character, at):
+                await self.podium.say(text, self.cast.named(character), Timeline(self._clock, at))
+            case Stop():
+                await self.interrupt("client")
 
     async def _take_spoken(self, ended: Ended, timeline: Timeline) -> None:
         text = await self.hearing.conclude(ended, timeline)

@@ -29,4 +29,9 @@ class Told:
     at: float
 
 
-Turn = Ended | Typed | Told
+@dataclass(frozen=True)
+class Stop:
+    """No turn: what was asked for before it and had not begun to sound is not to."""
+
+
+Turn = Ended | Typed | Told | Stop

@@ -108,7 +108,6 @@ class Talk:
         try:
             await session.run(received(), write)
         finally:
-            self.ended_at = loop.time()
             left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             assert not left, f"tasks outlive the session: {left}"
         return session, told

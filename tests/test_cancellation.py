@@ -136,7 +136,6 @@ def test_a_client_that_never_reads_is_let_go_wherever_that_is_noticed(monkeypatc
         it.say("hello there you").quiet(0.3)
     with pytest.raises(LimitError, match="does not read"):
         it.go()
-    assert it.ended_at < 30
 
 
 def test_a_client_that_never_reads_does_not_hold_up_the_shutdown_of_the_others():

@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from server import events as e
 from tests import fakes
 from tests.talk import COUNT, lines, talk
@@ -154,3 +156,25 @@ def test_a_client_may_bring_its_own_backchannels():
     assert told.last(e.SessionUpdated).interrupt["backchannels"] == ["hup"]
     assert [x.reason for x in told.of(e.ReplyResumed)] == ["backchannel"]
     assert told.last(e.ReplyInterrupted).reason == "speech"
+
+
+@pytest.mark.parametrize("asked", ["user.text", "say"])
+def test_what_was_asked_for_just_before_the_stop_is_stopped_as_well(asked: str):
+    it, _ = talk("Never heard.")
+    _, told = it.send(asked, text="Hello?").send("reply.interrupt").quiet(2).go()
+    assert told.audio() == b""
+
+
+def test_a_stop_holds_for_a_turn_that_is_still_being_understood():
+    it, _ = talk("Never heard.", stt=fakes.FakeSTT(delay=1.0), turn={"speculative": False})
+    it.say("tell me").quiet(0.8).send("reply.interrupt")
+    session, told = it.quiet(4).go()
+    assert told.audio() == b""
+    assert lines(session) == [("user", "tell me", False)]
+
+
+def test_what_is_asked_for_after_the_stop_is_not_stopped():
+    it, _ = talk(COUNT, "Fine.")
+    it.send("user.text", text="count").quiet(1).send("reply.interrupt").send("user.text", text="And now?")
+    _, told = it.quiet(2).go()
+    assert told.last(e.ReplyDone).text == "Fine."

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 import websockets
+from starlette.websockets import WebSocketState
 
 from server.errors import LimitError
 from server.settings import Settings
-from server.ws.conversation import _Wire
+from server.ws.conversation import LAST_WORD_S, _Wire
 from server.ws.protocol import JSON
 from tests import fakes
 from tests.virtual_time import run
@@ -79,6 +80,23 @@ def test_frames_without_audio_are_a_flood_too():
 
     with pytest.raises(LimitError, match="flood"):
         run(read())
+
+
+def test_the_last_word_to_a_client_that_does_not_read_is_not_waited_for():
+    class Deaf:
+        query_params: ClassVar[dict[str, str]] = {}
+        application_state = WebSocketState.CONNECTED
+
+        async def send_text(self, text: str) -> None:
+            await asyncio.Event().wait()
+
+        close = send_bytes = send_text
+
+    async def refuse() -> float:
+        await _Wire(Deaf(), JSON, Settings()).refuse(LimitError("enough"))  # type: ignore[arg-type]
+        return asyncio.get_running_loop().time()
+
+    assert run(asyncio.wait_for(refuse(), 60)) == LAST_WORD_S
 
 
 async def test_a_file_sent_at_once_is_heard_whole():

@@ -19,12 +19,13 @@ from server.lobby import Lobby
 from server.packing import Tokens
 from server.pipelines.engines import Codec
 from server.rack import Rack
-from server.session import LAST_WORD_S, Received, Session
+from server.session import Received, Session
 from server.settings import Settings
 from server.telemetry import ERRORS, REFUSED, log, session_id
 from server.ws.protocol import JSON, MSGPACK, decode, encode
 
 TOKENS = Tokens.format
+LAST_WORD_S = 3.0  # for a client that does not read
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Conversation:
             with self.lobby.present(session):
                 await session.run(wire.received(session), wire.write)
         except LimitError as error:
-            await wire.close(error.close, str(error))
+            await wire.refuse(error)
         except Exception:
             log.exception("a conversation broke")
             await wire.refuse(LimitError("internal error; the server's log tells more", code="internal", close=1011))
@@ -151,16 +152,18 @@ class _Wire:
             await asyncio.sleep(0)
 
     async def refuse(self, error: ParleyError) -> None:
-        """Say why, then close."""
+        """Say why, then close. A client that does not read is not waited for."""
         ERRORS.labels(error.code).inc()
-        await self.write(e.Error(error.code, str(error), fatal=True))
-        await self.close(error.close if isinstance(error, LimitError) else 1008, str(error))
+        code = error.close if isinstance(error, LimitError) else 1008
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_S):
+                await self.write(e.Error(error.code, str(error), fatal=True))
+                await self._close(code, str(error))
 
-    async def close(self, code: int, reason: str) -> None:
+    async def _close(self, code: int, reason: str) -> None:
         if self.socket.application_state is WebSocketState.CONNECTED:
-            with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
-                async with asyncio.timeout(LAST_WORD_S):
-                    await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await self.socket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
 def _checked_audio(pcm: bytes, rate: int) -> bytes | ProtocolError:
