@@ -17,7 +17,9 @@ from tests.wire import running
 @asynccontextmanager
 async def real_server() -> AsyncIterator[str]:
     """The address of a server of its own process."""
-    async with running("--config", "configs/embedded.toml", PARLEY_LLM_ENGINE="eliza") as (address, _):
+    # A long lead: a busy machine may keep the server waiting, and what is asked here is what is played, not how early.
+    settings = {"PARLEY_LLM_ENGINE": "eliza", "PARLEY_AUDIO_LEAD_MS": "1500"}
+    async with running("--config", "configs/embedded.toml", **settings) as (address, _):
         yield f"http://{address}/"
 
 
