@@ -9,13 +9,14 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from server.audio import read_wav, wav
 from server.errors import CodecError, ConfigError, ParleyError, UpstreamError
 from server.pipelines.codec._tokens import RATE, from_wire, to_wire
 from server.pipelines.engines import Codec, Coded
 from server.pipelines.loading import load
+from server.pipelines.tiers.chunks import Audio, Reading
 from server.pipelines.tiers.objects import Objects
 from server.settings import read
 
@@ -63,24 +64,33 @@ def _decode(options: argparse.Namespace) -> None:
 
 
 def _pieces(data: bytes) -> list[Coded]:
-    """One object, or the lines of a back end's stream. Raises `ConfigError`, which says where it is wrong."""
+    """Objects by themselves, or the lines of a back end's stream, whole. Raises `ConfigError`, which says where it is
+    wrong."""
+    found, stream = list[Coded](), Reading()
+    for number, message in enumerate(_messages(data), 1):
+        try:
+            parts = list(stream.read(message)) if "status" in message else [from_wire(message)]
+        except (CodecError, UpstreamError) as error:
+            raise ConfigError(f"standard input, object {number}: {error}") from None
+        if any(isinstance(part, Audio) for part in parts):
+            raise ConfigError(f"standard input, object {number}: audio, not tokens")
+        found += [part for part in parts if isinstance(part, Coded)]
+        stream = Reading() if stream.complete else stream
+    if stream.chunks:
+        raise ConfigError(f"standard input: the stream stops in the middle, after {stream.chunks} chunks")
+    if not found:
+        raise ConfigError("standard input: nothing there; JSON {tokens, embedding} is needed")
+    return found
+
+
+def _messages(data: bytes) -> list[dict[str, Any]]:
     objects = Objects()
     try:
         messages = objects.push(data)
         objects.finish()
     except UpstreamError as error:
         raise ConfigError(f"standard input: {str(error).replace('the server sent', 'there is')}") from None
-    found = []
-    for number, message in enumerate(messages, 1):
-        if message.get("status") == "complete" and "tokens" not in message:
-            continue
-        try:
-            found.append(from_wire(message))
-        except CodecError as error:
-            raise ConfigError(f"standard input, object {number}: {error}") from None
-    if not found:
-        raise ConfigError("standard input: nothing there; JSON {tokens, embedding} is needed")
-    return found
+    return messages
 
 
 def _encode(options: argparse.Namespace) -> None:

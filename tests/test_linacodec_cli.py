@@ -16,6 +16,7 @@ from server.pipelines.codec._tokens import SPAN, WIDTH
 from tests.fake_codec import fake_codec, pitch, tone
 
 GOOD = {"tokens": [1050, 1050], "embedding": [0.0] * WIDTH}
+STREAMED = json.dumps(GOOD | {"status": "streaming", "chunk": 1}).encode()
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_tokens_in_pcm_out(command):
 def test_a_whole_stream_of_a_back_end_is_one_piece_of_sound(command, tmp_path):
     lines = [
         GOOD | {"status": "streaming", "chunk": 1},
-        GOOD | {"num_samples": 100},
+        GOOD | {"status": "streaming", "num_samples": 100},
         {"status": "complete", "total_chunks": 2},
     ]
     data = b"\n".join(json.dumps(line).encode() for line in lines)
@@ -50,6 +51,11 @@ def test_a_whole_stream_of_a_back_end_is_one_piece_of_sound(command, tmp_path):
     assert command(["decode-linacodec", "--wav", "-o", str(file)], data)[:2] == (0, b"")
     pcm, rate = read_wav(file.read_bytes())
     assert (len(pcm), rate) == (2 * (2 * SPAN + 100), 48_000)
+
+
+def test_two_streams_behind_each_other_are_both_heard(command):
+    status, out, _ = command(["decode-linacodec"], (STREAMED + b'{"status": "complete", "total_chunks": 1}') * 2)
+    assert (status, len(out)) == (0, 2 * 2 * SPAN * 2)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,11 @@ def test_a_whole_stream_of_a_back_end_is_one_piece_of_sound(command, tmp_path):
         (json.dumps(GOOD | {"tokens": [99_999]}).encode(), "object 1: tokens: out of range"),
         (json.dumps(GOOD | {"embedding": [1]}).encode(), "object 1: embedding"),
         (json.dumps(GOOD).encode() + b'\n{"tokens": [], "embedding": []}', "object 2: tokens"),
+        (STREAMED, "the stream stops in the middle, after 1 chunks"),
+        (STREAMED + b'{"status": "error", "error": "out of memory"}', "object 2: the server failed: out of memory"),
+        (STREAMED + b'{"status": "complete", "total_chunks": 3}', "object 2: of 3 chunks 1 came"),
+        (STREAMED * 2, "object 2: chunk 1 came where 2 was due"),
+        (b'{"status": "streaming", "audio_chunk": "AAAA"}', "object 1: audio, not tokens"),
     ],
 )
 def test_what_is_wrong_is_said_on_standard_error_and_nothing_is_put_out(command, data, says):
