@@ -57,7 +57,7 @@ def _no_extension() -> types.ModuleType:
 
 
 def _quiet() -> None:
-    """It logs to a handler of its own, and asks for CUDA's autocast wherever it runs."""
+    """It logs to a handler of its own, asks for CUDA's autocast wherever it runs, and uses what torch gives up."""
     logging.getLogger("kanade_tokenizer").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*device_type of 'cuda'.*|CUDA is not available or torch_xla.*")
-    warnings.filterwarnings("ignore", message=".*torch.cuda.amp.autocast.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*(torch.cuda.amp.autocast|weight_norm).*", category=FutureWarning)
