@@ -74,7 +74,7 @@ def test_two_streams_behind_each_other_are_both_heard(command):
         (STREAMED + b'{"status": "error", "error": "out of memory"}', "object 2: the server failed: out of memory"),
         (STREAMED + b'{"status": "complete", "total_chunks": 3}', "object 2: of 3 chunks 1 came"),
         (STREAMED * 2, "object 2: chunk 1 came where 2 was due"),
-        (b'{"status": "streaming", "audio_chunk": "AAAA"}', "object 1: audio, not tokens"),
+        (b'{"status": "streaming", "audio_chunk": "AAA="}', "object 1: audio, not tokens"),
     ],
 )
 def test_what_is_wrong_is_said_on_standard_error_and_nothing_is_put_out(command, data, says):
