@@ -5,6 +5,7 @@ from typing import Any
 from tests.browser import chromium, open_page, phase
 from tests.scripted_server import scripted_server, tone
 from tests.talking_page import TEXT, heard_ms, talking
+from tests.wire import serving
 
 
 async def test_a_lost_connection_comes_back_without_a_reload() -> None:
@@ -75,6 +76,31 @@ async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None
         await server.connected(3)
         await page.wait_for_selector("#cast li")
         assert await page.locator(".notice").count() == 0
+
+
+GAP = """() => {
+  const [one, two] = document.querySelectorAll('.cast li');
+  return two.getBoundingClientRect().left - one.querySelector('.join').getBoundingClientRect().right;
+}"""
+
+
+async def test_a_picture_from_elsewhere_and_a_name_that_is_too_long() -> None:
+    """Under the headers that the real server sends."""
+    async with (
+        scripted_server() as elsewhere,
+        serving() as server,
+        chromium() as chrome,
+        open_page(chrome, f"http://127.0.0.1:{server.port}/") as page,
+    ):
+        await phase(page, "ready")
+        picture = f"{elsewhere.url}pictures/pip.svg"
+        await page.evaluate("picture => document.querySelector('.cast .card img').src = picture", picture)
+        await page.wait_for_function("() => document.querySelector('.cast .card img').naturalWidth > 0")
+        await page.evaluate("() => document.querySelector('.cast .name').textContent = 'Wolfeschlegelstein'.repeat(3)")
+        for width in (1280, 390):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate(GAP) >= 0
+            assert await page.locator(".cast .name").nth(1).evaluate("name => name.clientWidth") > 20
 
 
 async def test_the_token_of_the_pages_address_goes_to_the_socket() -> None:

@@ -1,4 +1,6 @@
-"""The page: static files that a browser checks for changes at each load, and that may talk to their own server only."""
+"""The page: static files that a browser checks for changes at each load, and that may talk to their own server only.
+
+Pictures may come from elsewhere: a character's is a path or an address."""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 HEADERS = {
     "cache-control": "no-cache",  # else an upgrade leaves browsers with modules of two versions
-    "content-security-policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; "
+    "content-security-policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src * data: blob:; "
     "media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",  # an access token may stand in the address
