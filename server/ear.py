@@ -41,8 +41,11 @@ class Ear:
         *,
         input_rate: int = HEARING_RATE,
         turnend: TurnEnd | None = None,
+        on_error: Callable[[EngineError], None] = lambda error: None,
     ) -> None:
         self._detector, self._transcriber, self._turnend, self._on = detector, transcriber, turnend, on
+        self._on_error = on_error
+        self._trouble: EngineError | None = None  # why no voice can be told from silence
         self._machine = TurnMachine(rules, FRAME_MS)
         self._mic: deque[bytes | None] = deque()  # at 16 kHz; None: the turn is to end here
         self._mic_ms = 0.0
@@ -164,7 +167,19 @@ class Ear:
                 if self.rules.mode == "manual":
                     await self._record(frame)
                 else:
-                    await self._step(frame, await self._detector.push(to_float(frame)))
+                    await self._step(frame, await self._voice(frame))
+
+    async def _voice(self, frame: bytes) -> float:
+        """The probability of voice in `frame`. While the detector fails, which is told once, all is silence."""
+        try:
+            probability = await self._detector.push(to_float(frame))
+        except EngineError as error:
+            if self._trouble is None:
+                self._on_error(error)
+            self._trouble = error
+            return 0.0
+        self._trouble = None
+        return probability
 
     async def _record(self, frame: bytes) -> None:
         self._now += FRAME_MS

@@ -58,6 +58,7 @@ class Hearing:
             self._on,
             input_rate=settings.audio.input_rate,
             turnend=rack.turnend,
+            on_error=podium.fail,
         )
         self._lull: float | None = None  # the clock's time at which the silence began, until it is over
         self._group: asyncio.TaskGroup

@@ -159,8 +159,7 @@ class Podium:
             failure = EngineError("internal error; the log tells more", code="internal")
         if failure:
             await answer.released.wait()  # a draft fails in silence
-            self._count_error(failure)
-            self.stage.outbox.tell(e.Error(failure.code, str(failure)))
+            self.fail(failure)
         if self._now and self._now.answer is answer:
             now, self._now = self._now, None
             if failure:
@@ -173,6 +172,11 @@ class Podium:
         stages = now.timeline.stages | now.bill.told(cut=end != "done")
         self.stage.outbox.tell(e.TurnMetrics(now.answer.turn, reply, stages))
         turn_over(now.answer.turn, now.kind, end, stages)
+
+    def fail(self, error: ParleyError) -> None:
+        """Tell the client of `error`."""
+        self._count_error(error)
+        self.stage.outbox.tell(e.Error(error.code, str(error)))
 
     def _count_error(self, error: ParleyError) -> None:
         ERRORS.labels(error.code).inc()

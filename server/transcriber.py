@@ -7,6 +7,7 @@ from collections.abc import Callable
 from server.audio import milliseconds
 from server.errors import STTError
 from server.pipelines.engines import HEARING_RATE, Recogniser, Transcript
+from server.telemetry import log
 
 BEHIND_MS = 30_000  # audio the recogniser may lag behind; beyond, the oldest is dropped and counted
 
@@ -85,10 +86,12 @@ class Transcriber:
         if self._failed:
             return
         try:
-            if (text := await self._recogniser.feed(pcm)) is not None:
+            text = await self._recogniser.feed(pcm)
+        except Exception as error:
+            self._failed = _told(error)
+        else:
+            if text is not None:
                 self._on_partial(text)
-        except STTError as error:
-            self._failed = error
 
     async def _answer(self, what: str, answer: asyncio.Future[Transcript]) -> None:
         failed = self._failed
@@ -100,8 +103,8 @@ class Transcriber:
                 result: Transcript | STTError = failed or Transcript("")
             else:
                 result = await (self._recogniser.peek() if what == "peek" else self._recogniser.finish())
-        except STTError as error:
-            result = error
+        except Exception as error:
+            result = _told(error)
         if answer.done():
             return
         if isinstance(result, Transcript):
@@ -110,3 +113,11 @@ class Transcriber:
             answer.set_result(Transcript(""))
         else:
             answer.set_exception(result)
+
+
+def _told(error: Exception) -> STTError:
+    """`error` as the client is told of it; what the engine did not foresee is for the log."""
+    if isinstance(error, STTError):
+        return error
+    log.error("the recogniser failed", exc_info=error)
+    return STTError("internal error; the log tells more", code="internal")

@@ -3,7 +3,7 @@
 import pytest
 
 from server import events as e
-from server.errors import STTError
+from server.errors import EngineError, STTError
 from tests import fakes
 from tests.talk import COUNT, Talk, talk
 
@@ -118,3 +118,43 @@ def test_an_open_microphone_does_not_hold_the_answer_to_a_committed_turn():
     _, told = it.go()
     assert told.of(e.ReplyPaused) == []
     assert told.last(e.ReplyDone).text == "Fine."
+
+
+def test_what_the_recogniser_did_not_foresee_costs_the_turn_and_no_more():
+    stt = fakes.FakeSTT()
+    opened = stt.open
+
+    def broken(language: str):
+        recogniser = opened(language)
+        feed, calls = recogniser.feed, iter([ValueError("no error of ours")])
+
+        async def failing(pcm: bytes):
+            for error in calls:
+                raise error
+            return await feed(pcm)
+
+        recogniser.feed = failing
+        return recogniser
+
+    stt.open = broken
+    it, _ = talk("Fine.", stt=stt)
+    _, told = it.say("hello").quiet(1.5).say("hello").quiet(2).go()
+    assert [x.code for x in told.of(e.Error)] == ["internal"]
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello"]
+
+
+def test_a_voice_detector_that_fails_is_told_once_and_the_rest_works():
+    class Broken(fakes.FakeVAD):
+        failing = True
+
+        async def push(self, frame) -> float:
+            if self.failing:
+                raise EngineError("the VAD failed")
+            return await super().push(frame)
+
+    vad = Broken()
+    it = Talk(fakes.rack(fakes.FakeLLM("Fine."), vad=vad))
+    it.say("hello").quiet(1).send("user.text", text="hi").quiet(1)
+    _, told = it.raw(lambda: setattr(vad, "failing", False) or fakes.silence(20)).say("hello").quiet(1.5).go()
+    assert [x.message for x in told.of(e.Error)] == ["the VAD failed"]
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["hi", "hello"]
