@@ -6,8 +6,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from server.errors import ConfigError
+from server.pipelines.admission import Admission
+from server.pipelines.counted import Counted
 from server.pipelines.engines import LLM, STT, TTS, VAD, Codec, Engine, Kind, Speaker, TurnEnd, Voice
 from server.pipelines.loading import load
+from server.pipelines.studio import at_once
 from server.pipelines.tts._revoiced import revoiced
 from server.settings import EngineSettings, Settings
 
@@ -31,6 +34,7 @@ class Rack:
         for voice in (tts, *self._voices.values()):
             if hasattr(voice, "codec"):  # it receives tokens
                 voice.codec = codec
+        self.admissions = {name: Admission(e.streams, at_once=at_once(name)) for name, e in self.voices().items()}
         self.ready = False
 
     @classmethod
@@ -59,9 +63,11 @@ class Rack:
             ) from None
 
     def open(self, voice: Voice) -> tuple[Speaker, int]:
-        """A speaker for `voice`, and its rate in Hz. Raises `ConfigError` for a voice that does not exist."""
+        """A speaker for `voice` in a conversation, and its rate in Hz. Raises `ConfigError` for a voice that does not
+        exist."""
         tts = self.voiced(voice)
-        return tts.open(voice), tts.rate
+        admission = self.admissions[voice.engine or _name(self._default)]
+        return Counted(tts.open(voice), admission), tts.rate
 
     def voiced(self, voice: Voice) -> TTS:
         """The engine for `voice`, behind the codec where it asks for that. Raises `ConfigError`."""

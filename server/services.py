@@ -46,4 +46,11 @@ def studio(settings: Settings, rack: Rack, characters: Mapping[str, Character]) 
 
     rules = settings.services
     cast = {id: character.voice for id, character in characters.items()}
-    return Studio(rack.voices(), cast, voiced=voiced, waiting=rules.waiting, patience_s=rules.patience_s)
+    return Studio(
+        rack.voices(),
+        cast,
+        voiced=voiced,
+        waiting=rules.waiting,
+        patience_s=rules.patience_s,
+        admissions=rack.admissions,
+    )

@@ -7,8 +7,8 @@ client first, then to those that are ahead of their listener.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
 
 from server.errors import EngineBusy
@@ -129,6 +129,15 @@ class Admission:
                 del self._open[client]
                 self._served.pop(client, None)
 
+    @contextmanager
+    def unasked(self) -> Iterator[None]:
+        """A turn for a conversation: it waits for nobody, and those who ask wait for it."""
+        self._turns[Need.DUE] += 1
+        try:
+            yield
+        finally:
+            self._give_back(Need.DUE)
+
     def order(self, stream: Stream, now: float) -> tuple[float, ...]:
         """The smallest goes next."""
         need = stream.need(now)
@@ -206,7 +215,8 @@ class Admission:
         while waiting := self._pending():
             chosen = min(waiting, key=lambda stream: self.order(stream, now))
             if not self._room(need := chosen.need(now)):
-                return self._watch()
+                self._watch()
+                return
             self._queue[chosen].set_result(self._let_in(chosen, need))
 
     def _watch(self) -> None:

@@ -26,7 +26,7 @@ _KINDS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def _at_once(name: str) -> int:
+def at_once(name: str) -> int:
     """How many turns make sense at the same time: for what computes in this process, one for each core."""
     return os.cpu_count() or 1 if name in ("espeak", "flite", "kokoro", "pocket_tts") else 0
 
@@ -50,7 +50,8 @@ class Booth:
 
 class Studio:
     """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use;
-    `voiced`: the engine that stands before another for a certain voice (a codec, say)."""
+    `voiced`: the engine that stands before another for a certain voice (a codec, say); `admissions`: the queues before
+    the engines, where others count in them too."""
 
     def __init__(
         self,
@@ -60,17 +61,14 @@ class Studio:
         voiced: Callable[[TTS, Voice], TTS] = lambda engine, voice: engine,
         waiting: int = 32,
         patience_s: float = 10.0,
+        admissions: Mapping[str, Admission] | None = None,
     ) -> None:
         self._voiced = voiced
         self._cast = {name.lower(): voice for name, voice in (cast or {}).items()}
-        self.booths = {
-            name: Booth(
-                name,
-                engine,
-                Admission(engine.streams, at_once=_at_once(name), waiting=waiting, patience_s=patience_s),
-            )
-            for name, engine in engines.items()
-        }
+        admissions = admissions or {name: Admission(e.streams, at_once=at_once(name)) for name, e in engines.items()}
+        for admission in admissions.values():
+            admission.waiting, admission.patience_s = waiting, patience_s
+        self.booths = {name: Booth(name, engine, admissions[name]) for name, engine in engines.items()}
 
     @property
     def default(self) -> Booth:
