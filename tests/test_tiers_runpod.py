@@ -61,7 +61,7 @@ class Api:
 
     def __init__(self, outputs=(), per_look=1, cold=2, end="COMPLETED", error=None, aggregate=False):
         self.outputs, self.per_look, self.cold, self.end, self.error = list(outputs), per_look, cold, end, error
-        self.aggregate, self.pause = aggregate, 0.0
+        self.aggregate, self.pause, self.strange = aggregate, 0.0, None
         self.looks, self.submitted, self.cancelled, self.busy = 0, [], [], 0
 
     def app(self) -> Starlette:
@@ -82,6 +82,8 @@ class Api:
     async def stream(self, request):
         self.looks += 1
         await asyncio.sleep(self.pause)
+        if self.strange is not None:
+            return JSONResponse({"id": "job-1", "status": "IN_PROGRESS", "stream": self.strange})
         if self.looks <= self.cold:
             return JSONResponse({"id": "job-1", "status": "IN_QUEUE", "stream": []})
         now, self.outputs = self.outputs[: self.per_look], self.outputs[self.per_look :]
@@ -171,11 +173,8 @@ async def test_streams_that_are_none_are_told(api, says):
 
 @pytest.mark.parametrize("stream", ["abc", {"a": 1}, ["x"], [None], 5, [[]]])
 async def test_answers_that_are_none_of_runpods_are_told(stream):
-    class Strange(Api):
-        async def stream(self, request):
-            return JSONResponse({"id": "job-1", "status": "IN_PROGRESS", "stream": stream})
-
-    api = Strange([])
+    api = Api()
+    api.strange = stream
     with pytest.raises(UpstreamError, match="no list of outputs") as error:
         await collected(api)
     assert error.value.code == "upstream_garbled"

@@ -199,6 +199,30 @@ async def test_what_the_network_and_the_service_do_wrong_is_told_at_the_edge(run
         response, pcm, end = await listen(client)
         assert (response.status_code, end, len(pcm) % 2) == (200, "", 0)
 
+        # objects under no name, and a chunk without sound between two with it
+        unnamed = [chunk(1, 500), chunk(2, 0) | {"audio_chunk": ""}, chunk(3, 600), {"status": "complete"}]
+        for size in (1, 1_000_000):
+
+            async def nameless(answer, size=size):
+                data = "".join(map(json.dumps, unnamed)).encode()
+                await answer.head(kind="application/octet-stream")
+                await answer.piece(data[:size])
+                await answer.piece(data[size:]) if data[size:] else None
+                await answer.end()
+
+            now.script = nameless
+            _, pcm, end = await listen(client)
+            assert (end, pcm) == ("", np.repeat([500, 600], 2_400).astype("<i2").tobytes())
+
+        async def wrong_rate(answer):
+            await answer.head(kind="audio/pcm", x_sample_rate="24000")
+            await answer.piece(bytes(200))
+            await answer.end()
+
+        now.script = wrong_rate
+        response, body, _ = await listen(client)
+        assert (response.status_code, json.loads(body)["code"]) == (502, "upstream_garbled")
+
         # before the first sound: JSON
         async def answered(answer, status, body, kind="application/json"):
             await answer.head(status, kind)
@@ -218,6 +242,9 @@ async def test_what_the_network_and_the_service_do_wrong_is_told_at_the_edge(run
             (("200 OK", json.dumps(tokens).encode()), 502, "upstream_garbled"),
             (("200 OK", json.dumps(chunk(1, 5) | {"sample_rate": 24_000}).encode()), 502, "upstream_garbled"),
             (("200 OK", json.dumps(chunk(1, 5) | {"audio_chunk": "?"}).encode()), 502, "upstream_garbled"),
+            (("200 OK", json.dumps(chunk(1, 5) | {"format": "pcm_f32"}).encode()), 502, "upstream_garbled"),
+            (("200 OK", b'{"audio_chunk": "", "chunk": 1}{"status": "complete"}'), 502, "upstream_garbled"),
+            (("200 OK", b"\1\0" * 50, "audio/L16;rate=24000"), 502, "upstream_garbled"),
         ]:
 
             async def at_once(answer, arguments=arguments):
@@ -290,7 +317,12 @@ async def test_the_edge_polls_runpod_cancels_and_can_be_turned_off(runtime):
             api.outputs, api.looks, api.end, api.error = [], 5, "FAILED", "out of memory"
             response, body, _ = await listen(client)
             assert (response.status_code, json.loads(body)["error"]) == (502, "RunPod's job failed: out of memory")
-    async with worker({}, ENABLE_STREAMING="false") as client:
+
+            for strange in ("abc", {"a": 1}, ["x"], [None], [{"output": "text"}]):
+                api.strange = strange
+                response, body, _ = await listen(client)
+                assert (response.status_code, json.loads(body)["code"]) == (502, "upstream_garbled"), strange
+    async with worker({}, ENABLE_STREAMING="False") as client:
         response, body, _ = await listen(client)
         assert response.status_code == 503
         told = json.loads(body)

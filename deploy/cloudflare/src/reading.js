@@ -36,6 +36,8 @@ export class Reading {
     this.chunks += 1;
     const number = message.chunk ?? this.chunks;
     if (number !== this.chunks) throw garbled(`chunk ${number} came where ${this.chunks} was due`);
+    const format = message.format ?? "pcm_16";
+    if (format !== "pcm_16") throw garbled(`chunk ${number}: ${format}; at the edge only pcm_16 can be forwarded`);
     const rate = message.sample_rate ?? RATE;
     if (rate !== RATE) throw garbled(`chunk ${number}: ${rate} Hz; ${RATE} Hz is needed here`);
     const pcm = decoded(sound, number);

@@ -4,7 +4,7 @@ import { Failure } from "./failure.js";
 
 export function settings(env) {
   return {
-    streaming: (env.ENABLE_STREAMING ?? "true") === "true",
+    streaming: streaming(env),
     origins: (env.ALLOWED_ORIGINS ?? "").split(",").map((origin) => origin.trim()).filter(Boolean),
     chunkMs: milliseconds(env, "CHUNK_TIMEOUT_MS", 5_000),
     totalMs: milliseconds(env, "TOTAL_TIMEOUT_MS", 30_000),
@@ -23,6 +23,12 @@ export function service(env, name) {
   const key = env[`KEY_${name.toUpperCase()}`] ?? (found.kind === "runpod" ? env.RUNPOD_API_KEY : undefined);
   if (found.kind === "runpod" && !key) throw new Failure("bad_config", 500, "RUNPOD_API_KEY is not set");
   return { kind: "parley", ...found, key };
+}
+
+function streaming(env) {
+  const told = (env.ENABLE_STREAMING || "true").trim().toLowerCase();
+  if (!["true", "1", "false", "0"].includes(told)) throw new Failure("bad_config", 500, "ENABLE_STREAMING: true or false");
+  return told === "true" || told === "1";
 }
 
 function all(env) {

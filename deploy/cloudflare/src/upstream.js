@@ -2,10 +2,11 @@
 
 import { Failure } from "./failure.js";
 import { Garbled, Objects } from "./objects.js";
-import { Reading } from "./reading.js";
+import { RATE, Reading } from "./reading.js";
 
 const FINAL = new Set(["FAILED", "CANCELLED", "TIMED_OUT"]);
 const PATH = "/api/tts/synthesize";
+const OBJECT = new TextEncoder().encode('{"'); // how one begins, where the content type says nothing of it
 const POLL_MS = 100;
 const SLOWEST_MS = 2_000;
 
@@ -21,7 +22,30 @@ async function* plain(service, body, signal) {
   const url = service.kind === "parley" && !base.endsWith(PATH) ? base + PATH : base;
   const response = await ask(url, { method: "POST", body: JSON.stringify(body) }, service, signal);
   const kind = (response.headers.get("content-type") ?? "").toLowerCase();
-  yield* /json|text\//.test(kind) ? messages(response.body) : sound(response, kind);
+  let stream = reads(response.body);
+  let objects = /json|text\//.test(kind);
+  if (!objects && !kind.startsWith("audio/")) {
+    const head = await begun(stream);
+    objects = head[0] === OBJECT[0] && head[1] === OBJECT[1];
+    stream = behind(head, stream);
+  }
+  yield* objects ? messages(stream) : sound(stream, kind, response.headers.get("x-sample-rate"));
+}
+
+/** Enough of a body to see whether it is an object. */
+async function begun(body) {
+  let head = new Uint8Array(0);
+  while (head.length < OBJECT.length) {
+    const { done, value } = await body.next();
+    if (done) break;
+    head = joined(head, value);
+  }
+  return head;
+}
+
+async function* behind(head, body) {
+  yield head;
+  yield* body;
 }
 
 async function* messages(body) {
@@ -30,7 +54,7 @@ async function* messages(body) {
   for await (const text of texts(body)) {
     for (const message of pushed(objects, text)) {
       const pcm = reading.read(message);
-      if (pcm) yield pcm;
+      if (pcm?.length) yield pcm;
       if (reading.complete) return;
     }
   }
@@ -48,7 +72,7 @@ function pushed(objects, text) {
 
 async function* texts(body) {
   const decoder = new TextDecoder("utf-8", { fatal: true });
-  for await (const bytes of reads(body)) {
+  for await (const bytes of body) {
     try {
       yield decoder.decode(bytes, { stream: true });
     } catch {
@@ -58,19 +82,26 @@ async function* texts(body) {
 }
 
 /** Bare PCM as it comes, in whole samples. */
-async function* sound(response, kind) {
+async function* sound(body, kind, told) {
   if (!/^(audio\/(pcm|x-pcm|l16|raw|octet-stream)|application\/octet-stream)/.test(kind)) {
     throw new Failure("upstream_garbled", 502, `the server sent ${kind || "something without a type"}, not PCM`);
   }
+  const rate = Number(told ?? /rate="?(\d+)/.exec(kind)?.[1] ?? RATE);
+  if (rate !== RATE) throw new Failure("upstream_garbled", 502, `the server sent ${rate} Hz; ${RATE} Hz is needed here`);
   let odd = new Uint8Array(0);
-  for await (const bytes of reads(response.body)) {
-    const joined = new Uint8Array(odd.length + bytes.length);
-    joined.set(odd);
-    joined.set(bytes, odd.length);
-    const whole = joined.length - (joined.length % 2);
-    odd = joined.slice(whole);
-    if (whole) yield joined.slice(0, whole);
+  for await (const bytes of body) {
+    const held = joined(odd, bytes);
+    const whole = held.length - (held.length % 2);
+    odd = held.slice(whole);
+    if (whole) yield held.slice(0, whole);
   }
+}
+
+function joined(before, after) {
+  const both = new Uint8Array(before.length + after.length);
+  both.set(before);
+  both.set(after, before.length);
+  return both;
 }
 
 async function* reads(body) {
@@ -96,7 +127,7 @@ async function* runpod(service, body, signal) {
   try {
     for await (const output of outputs(base, job.id, service, signal)) {
       const pcm = reading.read(output);
-      if (pcm) yield pcm;
+      if (pcm?.length) yield pcm;
       if (reading.complete) return;
     }
     reading.finish();
@@ -109,7 +140,7 @@ async function* outputs(base, id, service, signal) {
   let pause = POLL_MS;
   for (;;) {
     const job = await state(base, `stream/${id}`, {}, service, signal);
-    const found = (job.stream ?? []).flatMap((held) => held.output ?? []);
+    const found = outputsIn(job.stream ?? []);
     yield* found;
     if (found.length) {
       pause = POLL_MS;
@@ -125,6 +156,17 @@ async function* outputs(base, id, service, signal) {
   }
 }
 
+function outputsIn(stream) {
+  const whole = Array.isArray(stream) && stream.every(isObject);
+  const found = whole ? stream.flatMap((held) => held.output ?? []) : null;
+  if (!found?.every(isObject)) throw new Failure("upstream_garbled", 502, "RunPod's stream is no list of outputs");
+  return found;
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null;
+}
+
 async function cancelled(base, id, service) {
   try {
     await ask(`${base}/cancel/${id}`, { method: "POST" }, service, AbortSignal.timeout(2_000));
@@ -135,11 +177,10 @@ async function cancelled(base, id, service) {
 
 async function state(base, path, options, service, signal) {
   const response = await ask(`${base}/${path}`, options, service, signal);
-  try {
-    return await response.json();
-  } catch {
-    throw new Failure("upstream_garbled", 502, `${path} answered something that is no JSON`);
-  }
+  const told = await response.json().catch(() => null);
+  signal.throwIfAborted();
+  if (!isObject(told)) throw new Failure("upstream_garbled", 502, `${path} answered something that is no JSON object`);
+  return told;
 }
 
 async function ask(url, options, service, signal) {
