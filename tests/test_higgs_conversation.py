@@ -47,7 +47,15 @@ def _cast(folder: Path) -> Path:
 
 async def test_two_characters_and_an_interruption(tmp_path: Path) -> None:
     engine: Any = load(
-        "tts", "higgs", {"model": str(tiny.folder()), "local_files_only": True, "streams": 4, "max_seconds": 3.0}
+        "tts",
+        "higgs",
+        {
+            "model": str(tiny.folder()),
+            "local_files_only": True,
+            "device": tiny.DEVICE,
+            "streams": 4,
+            "max_seconds": 3.0,
+        },
     )
     llm = fakes.FakeLLM("Hello from Ada.", "And from Ben, with flour on his hands.", LONG, "Right, I stop.")
     settings = {"characters": {"directory": _cast(tmp_path), "active": ("ada", "ben")}}
@@ -87,7 +95,8 @@ async def test_two_characters_and_an_interruption(tmp_path: Path) -> None:
 async def test_a_voice_that_finds_no_memory_is_told_and_the_conversation_goes_on(tmp_path: Path) -> None:
     import torch
 
-    engine: Any = load("tts", "higgs", {"model": str(tiny.folder()), "local_files_only": True, "max_seconds": 4.0})
+    options = {"model": str(tiny.folder()), "local_files_only": True, "max_seconds": 4.0}
+    engine: Any = load("tts", "higgs", options | {"device": tiny.DEVICE, "step": "eager"})
     settings = {"characters": {"directory": _cast(tmp_path), "active": ("ada", "ben")}}
     llm = fakes.FakeLLM("This fails.", "This works.")
     async with serving(fakes.rack(llm, tts=engine), **settings) as server, connected(address(server)) as client:

@@ -221,7 +221,7 @@ def _all_well(stage: Stage) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_no_memory_for_a_prompt_costs_that_utterance_at_most(times: int) -> None:
-    stage = Stage(slots=2)
+    stage = Stage(slots=2, captured=False)
     running = stage.say(TEXT, drawn(0), limit=30)
     stage.until(lambda: len(running.said) >= 10)
     assert stage.keeping.prefixes.used >= 0
@@ -242,7 +242,7 @@ def test_no_memory_for_a_prompt_costs_that_utterance_at_most(times: int) -> None
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_no_memory_for_a_row_costs_the_youngest_at_most(times: int) -> None:
-    stage = Stage(slots=3)
+    stage = Stage(slots=3, captured=False)
     streams = [stage.say(TEXT, drawn(i), limit=30) for i in range(3)]
     stage.until(lambda: len(streams[2].said) >= 8)
     handle = stage.step.model.audio_lm_head.register_forward_pre_hook(_fails(times))

@@ -72,7 +72,8 @@ class Basket:
 
 
 class Stage:
-    """`now` is ms, moved on by the test; every look at the clock takes a quarter of one. `what`: other weights."""
+    """`now` is ms, moved on by the test; every look at the clock takes a quarter of one. `what`: other weights.
+    `captured`: a card replays graphs; without them hooks are called at every row."""
 
     def __init__(
         self,
@@ -81,11 +82,12 @@ class Stage:
         streams: int = 0,
         keep: int = 2**28,
         what: weights.Weights | None = None,
+        captured: bool = True,
         **options: Any,
     ) -> None:
         model = (what or loaded()).model
         self.now = 0.0
-        cache, graphs = Slots(model.config, slots, length, model.dtype, model.device), Graphs(model.device, True)
+        cache, graphs = Slots(model.config, slots, length, model.dtype, model.device), Graphs(model.device, captured)
         self.step, self.reader = Step(model, cache, graphs), Reader(model, cache, graphs, prompts().audio_id)
         graphs.capture(self.step.works() | self.reader.works())
         assert not graphs.failure
