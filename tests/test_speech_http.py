@@ -168,6 +168,13 @@ async def test_audio_is_sent_while_it_is_made(fake: tuple[FakeTTS, Studio, httpx
     assert words(data) == asked["input"].split()
 
 
+@pytest.mark.parametrize("language", ["EN", "en-US", "en_GB", "zh", "vi", "no"])
+async def test_languages_go_by_the_names_clients_know_them_by(client: httpx.AsyncClient, language: str) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": "Hello 你好", "language": language})
+    assert answer.status_code == 200
+    assert milliseconds(answer.content, 22_050) > 300
+
+
 # what is refused
 
 
@@ -346,7 +353,7 @@ async def test_the_voices_and_the_configuration_are_listed(client: httpx.AsyncCl
     assert config["channels"] == 1
     assert config["encoding"] == "pcm_s16le"
     assert {"john", "sofia", "aria", "jason", "leo"} <= set(config["voices"])
-    assert {"en", "es", "de", "fr", "vi", "it"} <= set(config["languages"])
+    assert {"en", "es", "de", "fr", "vi", "it", "zh", "en-gb"} <= set(config["languages"])
     models = (await client.get("/v1/models")).json()
     assert models["object"] == "list"
     assert [m["id"] for m in models["data"]] == ["espeak", "flite", "llm-1"]

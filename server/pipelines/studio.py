@@ -42,8 +42,6 @@ class Booth:
     @property
     def languages(self) -> Sequence[str]:
         """The languages it speaks; empty: it does not tell."""
-        if self.name == "espeak":  # its voices are languages
-            return self.engine.voices()
         known: Sequence[str] | None = getattr(self.engine, "languages", None)
         return known or (("en",) if self.name == "flite" else ())
 
@@ -151,7 +149,9 @@ class Studio:
         return {"name": voices[list(CUSTOMARY).index(name) % len(voices)]} if voices else {}
 
     def _language(self, booth: Booth, language: str) -> str:
-        spoken = booth.languages
-        if spoken and language not in spoken and language.split("-")[0] not in spoken:
+        if not (spoken := booth.languages):
+            return language
+        tag = language.lower().replace("_", "-")
+        if tag not in spoken and tag.split("-")[0] not in spoken:
             raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")
-        return language
+        return tag

@@ -4,6 +4,7 @@ import functools
 import re
 from pathlib import Path
 
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
 _TAG = re.compile(r"^(?:language|name)\s+(.+?)\s*\d*$", re.MULTILINE)
 
 
@@ -23,6 +24,12 @@ def also(data: str) -> dict[str, str]:
         for short, identifier in reversed(languages(data).items())
         for tag in _TAG.findall((root / identifier).read_text(encoding="utf-8", errors="replace"))
     }
+
+
+@functools.cache
+def tags(data: str) -> tuple[str, ...]:
+    """The language tags among the other names."""
+    return tuple(tag for tag in also(data) if _LANGUAGE.fullmatch(tag))
 
 
 @functools.cache

@@ -81,6 +81,11 @@ class Espeak:
     def voices(self) -> Sequence[str]:
         return tuple(_catalogue.languages(espeakng_loader.get_data_path()))
 
+    @property
+    def languages(self) -> Sequence[str]:
+        """All that `Voice.language` may be: the voices, and what else their languages are called (`zh`, `en-gb`)."""
+        return tuple(dict.fromkeys([*self.voices(), *_catalogue.tags(espeakng_loader.get_data_path())]))
+
     def open(self, voice: Voice) -> "EspeakSpeaker":
         """`voice.name` is a language, with a variant or without (`en-us+f3`). `voice.options`: `language`, `variant`,
         `pitch` and `pitch_range` 0-99 (50 is normal), `rate` in words a minute (80-450), `speed` (a factor on it),
