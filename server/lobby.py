@@ -67,9 +67,9 @@ class Lobby:
 
     def take_up(self, id: str, now: float) -> Lost | None:
         """The lost conversation `id`, if it is known; also one whose client is back before the loss was noticed."""
-        for session in self.sessions:
-            if session.id == id:
+        if present := [session for session in self.sessions if session.id == id]:
+            for session in present:
                 session.end(LimitError("the conversation goes on over another connection", code="taken_over"))
-                return Lost(session.history, list(session.cast.present), now)
+            return Lost(present[-1].history, list(present[-1].cast.present), now)
         lost = self._lost.pop(id, None)
         return lost if lost and lost.until >= now else None

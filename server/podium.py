@@ -44,7 +44,7 @@ class Podium:
         self._now: Performance | None = None
         self._draft: Performance | None = None
         self._ids = itertools.count(1)
-        self.turn = 0
+        self.turn = max((entry.turn for entry in history.entries), default=0)  # a conversation taken up again counts on
 
     @property
     def answering(self) -> Phase | None:

@@ -21,7 +21,7 @@ from server.podium import Podium
 from server.rack import Rack
 from server.reply import Stage
 from server.settings import Settings
-from server.telemetry import DROPPED, ERRORS
+from server.telemetry import DROPPED
 from server.timeline import Timeline
 from server.turns import Ended, Stop, Told, Turn, Typed
 
@@ -128,7 +128,7 @@ class Session:
             except LimitError:
                 raise
             except ParleyError as error:
-                self._tell_error(error)
+                self.podium.fail(error)
         await self.interrupt("disconnect")  # what was heard until now is part of the history
         raise Disconnected
 
@@ -167,6 +167,7 @@ class Session:
                 self.outbox.tell(e.History([entry.body() for entry in self.history.entries]))
             case c.HistoryClear():
                 self.history.clear()
+                await self.podium.discard()
                 self.outbox.tell(e.History([]))
             case c.Ping():
                 self.outbox.tell(e.Pong())
@@ -175,7 +176,7 @@ class Session:
         try:
             self._turns.put_nowait(turn)
         except asyncio.QueueFull:
-            self._tell_error(LimitError(f"{WAITING_TURNS} turns are waiting; this one is dropped", code="busy"))
+            self.podium.fail(LimitError(f"{WAITING_TURNS} turns are waiting; this one is dropped", code="busy"))
 
     async def _take_turns(self) -> None:
         """Each turn in its order: its text, then its answer."""
@@ -185,7 +186,7 @@ class Session:
                 await self._begin(self._taken)
             except (STTError, ConfigError) as error:
                 await self.podium.discard()
-                self._tell_error(error)
+                self.podium.fail(error)
             self._taken = None
 
     async def _begin(self, turn: Turn) -> None:
@@ -213,13 +214,10 @@ class Session:
         cast = self.cast.addressed(text, self._settings.characters.answer)
         await self.podium.answer(text, cast, timeline, kind)
 
-    def _tell_error(self, error: ParleyError) -> None:
-        ERRORS.labels(error.code).inc()
-        self.outbox.tell(e.Error(error.code, str(error)))
-
     async def _update(self, update: c.SessionUpdate) -> None:
         """Take all of `update`, or, where it names a character that does not exist, nothing of it."""
-        if ids := update.characters or ([update.character] if update.character else []):
+        await self.podium.discard()  # what is drafted goes by what held until now
+        if ids := update.characters or ([update.character] if update.character is not None else []):
             self.cast.choose(ids)
         if update.input_rate:
             self.input_rate = update.input_rate

@@ -1,5 +1,7 @@
 """Answers prepared in the silence: used, or thrown away without a trace. On the virtual clock."""
 
+import pytest
+
 from server import events as e
 from tests import fakes
 from tests.talk import lines, talk
@@ -70,4 +72,13 @@ def test_a_draft_is_dropped_when_something_else_is_said():
     session, told = it.say("hello").quiet(0.3).send("say", text="Dinner.").quiet(3).go()
     assert fakes.words(told.audio())[-1] == "fine"
     assert lines(session)[-2:] == [("user", "hello", False), ("assistant", "Fine.", False)]
+    assert llm.open_now == 0
+
+
+@pytest.mark.parametrize("change", [("history.clear", {}), ("session.update", {"instructions": "In rhyme."})])
+def test_a_draft_does_not_outlive_what_it_was_made_of(change: tuple[str, dict[str, str]]):
+    it, llm = talk("Draft.", "Fine.")
+    type, fields = change
+    _, told = it.say("hello").quiet(0.35).send(type, **fields).quiet(2).go()
+    assert fakes.words(told.audio()) == ["fine"]
     assert llm.open_now == 0

@@ -90,7 +90,8 @@ GARBAGE: list[str | bytes] = [
     '{"type": "user.text", "text": ""}', '{"type": "user.text", "text": 5}', '{"type": "playback", "reply": "x"}',
     '{"type": "playback", "reply": 1, "ms": -5}', '{"type": "playback", "reply": 1, "ms": 1e999}',
     '{"type": "session.update", "input_rate": 4}', '{"type": "session.update", "turn": {"mode": "maybe"}}',
-    '{"type": "session.update", "typo": 1}', '{"type": "session.update", "character": "nobody"}',
+    '{"type": "session.update", "character": ""}', '{"type": "session.update", "typo": 1}',
+    '{"type": "session.update", "character": "nobody"}',
     '{"type": "say", "text": "x", "character": "nobody"}', '{"type": "user.text", "text": " \\n "}',
     '{"type": "say", "text": "\\t"}', '{"type": "user.text", "text": "\\ud800"}',
     "[" * 2_000, b"\x00", b"\x01" * 40_001, bytes(64_000),
@@ -119,10 +120,14 @@ async def test_a_lost_conversation_can_be_taken_up_again():
             await client.until("reply.done")
             client.socket.transport.abort()
         await _gone(server)
+        for wrong in ("character=nobody", "audio=linacodec_tokens"):  # these get nothing, and lose nothing
+            async with connected(address(server), f"?session={id}&{wrong}") as client:
+                assert (await client.until("error"))["fatal"]
         async with connected(address(server), f"?session={id}") as client:
             created = await client.until("session.created")
             assert (created["session"], created["resumed"]) == (id, True)
             await client.send("user.text", text="and now?")
+            assert (await client.until("transcript.final"))["turn"] == 2
             await client.until("reply.done")
         assert [m.content for m in llm.seen[-1][1:]] == ["remember me", "Well hello.", "and now?"]
         async with connected(address(server), "?session=made-up") as client:

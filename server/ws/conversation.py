@@ -12,7 +12,7 @@ from server import events as e
 from server.access import origin_fits, token_fits
 from server.audio import milliseconds
 from server.cast import Cast
-from server.characters import Character
+from server.characters import Character, chosen
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.limits import FRAME_MS, MESSAGE_MS, Meter
 from server.lobby import Lobby
@@ -84,8 +84,10 @@ class Conversation:
 
     def _session(self, wire: "_Wire", now: float) -> Session:
         query = wire.socket.query_params
+        asked, tokens = query.getlist("character"), wire.tokens(self.rack.codec)
+        chosen(self.characters, asked)  # whoever asks for what there is not has not come back
         lost = self.lobby.take_up(query.get("session", ""), now)
-        active = query.getlist("character") or (lost.characters if lost else self.settings.characters.active)
+        active = asked or (lost.characters if lost else self.settings.characters.active)
         return Session(
             query["session"] if lost else secrets.token_urlsafe(16),
             self.rack,
@@ -94,7 +96,7 @@ class Conversation:
             asyncio.get_running_loop().time,
             history=lost.history if lost else None,
             greet=query.get("greet") == "1",
-            tokens=wire.tokens(self.rack.codec),
+            tokens=tokens,
         )
 
 

@@ -49,15 +49,14 @@ class Eliza:
         asked = [message.content for message in messages if message.role == "user"]
         told = [message.content for message in messages if message.role == "assistant"]
         system = "\n".join(message.content for message in messages if message.role == "system")
-        heard = _last_of_the_user(asked[-1]) if asked else ""
+        heard = (_of_the_user(asked[-1]) or asked[-1].splitlines() or [""])[-1] if asked else ""
         chance = Random(f"{self._seed}/{len(messages)}/{heard}")
         return Turn(heard, told, _own_name(system), _users_name(asked), _tone(system), self._now(), chance)
 
 
-def _last_of_the_user(content: str) -> str:
-    """Other characters' lines come as the user's, each after a name: what the user said last is what counts."""
-    lines = content.strip().splitlines()
-    return next((line for line in reversed(lines) if not _OTHERS_LINE.match(line)), lines[-1] if lines else "")
+def _of_the_user(content: str) -> list[str]:
+    """The user's own lines of a message; other characters' come in it as well, each after a name."""
+    return [line for line in content.strip().splitlines() if not _OTHERS_LINE.match(line)]
 
 
 def _own_name(system: str) -> str:
@@ -66,7 +65,8 @@ def _own_name(system: str) -> str:
 
 
 def _users_name(asked: Sequence[str]) -> str:
-    names = [name for content in asked for name in _USER.findall(content) if name.lower() not in _NO_NAME]
+    lines = [line for content in asked for line in _of_the_user(content)]
+    names = [name for line in lines for name in _USER.findall(line) if name.lower() not in _NO_NAME]
     return names[-1][:1].upper() + names[-1][1:] if names else ""
 
 
