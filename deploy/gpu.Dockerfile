@@ -4,8 +4,9 @@ FROM python:3.11-slim
 
 WORKDIR /parley
 RUN pip install --no-cache-dir torch==2.13.0
-# CTranslate2 (Whisper) finds cuBLAS and cuDNN where torch put them.
-ENV LD_LIBRARY_PATH=/usr/local/lib/python3.11/site-packages/nvidia/cublas/lib:/usr/local/lib/python3.11/site-packages/nvidia/cudnn/lib
+# CTranslate2 (Whisper) wants cuBLAS 12; torch brings 13.
+RUN pip install --no-cache-dir nvidia-cublas-cu12
+ENV LD_LIBRARY_PATH=/usr/local/lib/python3.11/site-packages/nvidia/cublas/lib
 COPY pyproject.toml README.md ./
 COPY server server
 COPY static static
