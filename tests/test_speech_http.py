@@ -70,7 +70,7 @@ async def test_a_whole_utterance_as_the_reference_servers_gave_it(client: httpx.
     assert np.abs(np.frombuffer(answer.content, "<i2").astype(int)).max() > 3000
 
 
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "opus"])
+@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "opus", "aac"])
 async def test_every_format_is_what_it_says(client: httpx.AsyncClient, name: str) -> None:
     answer = await client.post("/v1/audio/speech", json={"input": TEXT, "response_format": name, "model": "flite"})
     assert answer.status_code == 200

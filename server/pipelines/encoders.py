@@ -1,4 +1,4 @@
-"""PCM as the audio formats that clients ask for: pcm, wav, flac, mp3, opus; in pieces where the format allows.
+"""PCM as the audio formats that clients ask for: pcm, wav, flac, mp3, opus, aac; in pieces where the format allows.
 
 Library: PyAV (FFmpeg's encoders), imported when the first compressed stream is asked for.
 """
@@ -13,7 +13,7 @@ from server.audio import SAMPLE, Resampler, wav
 from server.errors import ConfigError, EngineUnavailable
 
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
-MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+MP3_RATES = AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 class Encoder(Protocol):
@@ -140,6 +140,10 @@ def opus(rate: int) -> Encoder:
     return Compressed(rate, "ogg", "libopus", {"page_duration": "60000"}, 48_000, OPUS_RATES)  # pages of 60 ms
 
 
+def aac(rate: int) -> Encoder:
+    return Compressed(rate, "adts", "aac", {}, 64_000, AAC_RATES)
+
+
 FORMATS = {
     f.name: f
     for f in (
@@ -148,6 +152,7 @@ FORMATS = {
         Format("flac", "audio/flac", "flac", True, flac),
         Format("mp3", "audio/mpeg", "mp3", True, mp3),
         Format("opus", "audio/ogg; codecs=opus", "opus", True, opus),
+        Format("aac", "audio/aac", "aac", True, aac),
     )
 }
 
