@@ -35,6 +35,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
     finally:
         server.force_exit = True
         await server.shutdown()
+        await server.lifespan.shutdown()  # which it leaves out when forced
 
 
 def pick_of(tts: ToneTTS) -> Any:
