@@ -17,14 +17,16 @@ from tests.wire import running  # noqa: E402
 
 SAID = {
     "How does a lighthouse see in fog?": (
-        "It doesn't see at all, it only hopes to be seen. The lamp is quite small. What carries it out to sea is the lens, "
-        "a beehive of glass rings that bends every stray ray into one beam."
+        "It doesn't see at all, it only hopes to be seen. The lamp is quite small. What carries it out to sea is the "
+        "lens, a beehive of glass rings that bends every stray ray into one beam."
     ),
     "And when the fog is too thick?": (
-        "Then it stops shining and starts shouting: a horn, twice a minute, that you feel in your ribs before you hear it."
+        "Then it stops shining and starts shouting: a horn, twice a minute, that you feel in your ribs before you "
+        "hear it."
     ),
     "Finn, did that ever save you?": (
-        "Once, off Stavanger. We heard it on the wrong side of us, which is how we learned which side was the right one."
+        "Once, off Stavanger. We heard it on the wrong side of us, which is how we learned which side was the right "
+        "one."
     ),
 }
 
