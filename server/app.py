@@ -35,6 +35,7 @@ def create_app(settings: Settings, rack: Rack | None = None) -> Starlette:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(rack)
+                await rack.stt.open(settings.language).close()  # whether it knows the language
             except ParleyError as error:
                 app.state.failure = error
                 raise

@@ -198,6 +198,7 @@ class Session:
             case Told(text, character, at):
                 await self.podium.say(text, self.cast.named(character), Timeline(self._clock, at))
             case Stop():
+                await asyncio.sleep(0)  # so that the client is told of the reply that it stops
                 await self.interrupt("client")
 
     async def _take_spoken(self, ended: Ended, timeline: Timeline) -> None:

@@ -5,12 +5,13 @@ OPENAI_API_KEY and OPENAI_BASE_URL are taken where an `openai` engine (or the LL
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from server.errors import ConfigError
 from server.pipelines.barge_in import InterruptRules
@@ -54,6 +55,14 @@ class AudioSettings(Table):
     output_rate: int = Field(0, ge=0, le=48_000)  # 0: the voice engine's own
     lead_ms: float = Field(300, ge=60, le=5_000)
     ahead_ms: float = Field(4_000, ge=200)  # synthesised beyond what has left, before the model is paused
+
+    @field_validator("output_rate")
+    @classmethod
+    def _sounds(cls, rate: int) -> int:
+        if 0 < rate < 8_000:
+            raise ValueError("Input should be 0, or at least 8000")
+        return rate
+
     clause_ms: float = Field(400, ge=0)  # a first sentence that takes the model longer is begun at a clause; 0: never
 
 
@@ -123,6 +132,8 @@ def read(path: Path | None = None) -> Settings:
         raise ConfigError(f"{path}: {error}") from error
     try:
         settings = Settings(**table)
+    except SettingsError as error:
+        raise ConfigError(f"{_suspects(error)}: lists and tables are written as JSON") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -130,6 +141,12 @@ def read(path: Path | None = None) -> Settings:
     directory = path.parent / settings.characters.directory
     characters = settings.characters.model_copy(update={"directory": directory})
     return settings.model_copy(update={"characters": characters} | _openai(settings) | _tiers(settings))
+
+
+def _suspects(error: SettingsError) -> str:
+    """The variables one of which is no JSON; the library names their table only."""
+    table = found[1].upper() if (found := re.search(r'field "(\w+)"', str(error))) else ""
+    return " or ".join(name for name in os.environ if name.startswith(f"PARLEY_{table}"))
 
 
 def strangers() -> list[str]:

@@ -9,9 +9,9 @@ frames were voiced. A lull is told early, so that an answer may be prepared; voi
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TurnRules(BaseModel):
@@ -29,6 +29,12 @@ class TurnRules(BaseModel):
     complete_ms: float = Field(250, ge=100, le=10_000)
     incomplete_ms: float = Field(1_500, ge=100, le=20_000)
     max_ms: float = Field(60_000, ge=1_000)
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Self:
+        if self.stop > self.start:
+            raise ValueError("stop should not be greater than start")
+        return self
 
 
 @dataclass(frozen=True)
