@@ -42,7 +42,7 @@ async def _turn(address: str) -> float:
 
 
 async def main() -> None:
-    print(f"ms to the first audio, median of {TURNS}\n{'tokens a second':>16}{'whole sentence':>16}{'first clause':>16}")
+    print(f"ms to the first audio ({TURNS} turns)\n{'tokens a second':>16}{'whole sentence':>16}{'first clause':>16}")
     for speed in SPEEDS:
         whole, ahead = await first_audio(speed, 0), await first_audio(speed, AudioSettings().clause_ms)
         print(f"{speed:>16}{whole:>16.0f}{ahead:>16.0f}", flush=True)
