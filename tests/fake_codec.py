@@ -11,9 +11,9 @@ import time
 import numpy as np
 
 from server.pipelines.codec._engine import BatchedCodec
-from server.pipelines.codec._tokens import ODD, SOURCE_SPAN, SPAN, WIDTH, Tokens
+from server.pipelines.codec._tokens import CODEBOOK, ODD, SOURCE_SPAN, SPAN, WIDTH, Tokens
 from server.pipelines.codec._windows import Shape
-from server.pipelines.engines import Samples
+from server.pipelines.engines import Coded, Samples
 
 GRID = 50  # Hz between pitches: whole cycles in a token
 LEVELS = 100
@@ -77,6 +77,14 @@ def fake_codec(network: FakeNetwork | None = None, **options: object) -> Batched
     return BatchedCodec(network or FakeNetwork(), **options)  # type: ignore[arg-type]
 
 
+VOICE = np.zeros(WIDTH, np.float32)
+
+
+def coded(count: int, seed: int = 1) -> Coded:
+    """So many tokens, at random."""
+    return Coded(np.random.default_rng(seed).integers(0, CODEBOOK, count), VOICE)
+
+
 def tone(hz: float, seconds: float, rate: int, level: float = 0.5, octave: float = 0.0) -> bytes:
     """PCM of a tone, its octave mixed in."""
     t = np.arange(round(seconds * rate)) / rate
@@ -91,4 +99,4 @@ def pitch(pcm: bytes, rate: int) -> float:
     return float(spectrum.argmax() * rate / len(samples))
 
 
-__all__ = ["FakeNetwork", "Shape", "fake_codec", "pitch", "tone"]
+__all__ = ["VOICE", "FakeNetwork", "Shape", "coded", "fake_codec", "pitch", "tone"]

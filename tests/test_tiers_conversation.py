@@ -12,8 +12,7 @@ from websockets.asyncio.client import connect
 from server.pipelines.codec._tokens import from_wire
 from server.pipelines.loading import load
 from tests.fake_codec import FakeNetwork, fake_codec
-from tests.test_tiers_voices import application
-from tests.tiers_app import parley, serving, until
+from tests.tiers_app import application, parley, serving, until
 from tests.tones import ToneTTS, heard, pitches, prose
 
 TEXT = "Seven kettles on the harbor wall, and a lantern beyond the meadow."

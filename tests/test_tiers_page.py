@@ -10,9 +10,8 @@ import numpy as np
 from server.audio import read_wav
 from tests.browser import all_played, chromium, open_page, told
 from tests.fake_codec import fake_codec
-from tests.test_tiers_http import tokens_of
-from tests.test_tiers_voices import application
-from tests.tiers_app import parley, serving, upstream
+from tests.tiers_app import application, parley, serving, upstream
+from tests.tiers_listener import tokens_of
 from tests.tones import ToneTTS, heard, pitches, prose
 
 TEXT = "Seven kettles on the harbor wall."

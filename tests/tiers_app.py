@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
 
+from server.app import create_app
 from server.errors import ConfigError
 from server.http.tiers.routes import routes
 from server.pipelines.codec._engine import BatchedCodec
@@ -18,6 +20,8 @@ from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.clients import client
 from server.pipelines.tiers.relay import Relay
 from server.pipelines.tiers.services import TierRules
+from server.settings import Settings
+from tests import fakes
 from tests.tones import ToneTTS
 
 
@@ -140,3 +144,11 @@ async def until(true: Callable[[], bool], seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def application(tts: Any, codec: BatchedCodec | None, **settings: Any) -> Starlette:
+    """The whole application, with this voice and this codec."""
+    made = Settings(**settings)
+    characters = made.characters.model_copy(update={"directory": Path("configs/characters")})
+    rack = fakes.rack(tts=tts, codec=codec)
+    return create_app(made.model_copy(update={"characters": characters}), rack)

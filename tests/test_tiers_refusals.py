@@ -1,0 +1,110 @@
+"""What goes wrong before the first byte is answered as JSON, with the status that fits."""
+
+import json
+
+import pytest
+
+from tests.fake_codec import fake_codec
+from tests.tiers_app import asked, parley, upstream
+from tests.tiers_listener import BODY, listen, service
+from tests.tones import ToneTTS
+
+
+def answering(status: str, body: bytes, kind: str = "application/json"):
+    async def script(answer):
+        await answer.head(status, kind)
+        await answer.piece(body)
+        await answer.end()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (answering("401 Unauthorized", b"no key"), 502, "upstream_auth"),
+        (answering("429 Too Many Requests", b"slow down"), 503, "upstream_busy"),
+        (answering("500 Internal Server Error", b"CUDA out of memory"), 502, "upstream_failed"),
+        (answering("302 Found", b""), 502, "upstream_failed"),
+        (answering("200 OK", b"<html>hello</html>", "text/html"), 502, "upstream_garbled"),
+        (answering("200 OK", b"", "application/x-ndjson"), 502, "upstream_died"),
+        (answering("200 OK", b'{"status": "complete"}\n', "application/x-ndjson"), 502, "upstream_garbled"),
+        (answering("200 OK", b'{"audio_chunk": ""}{"status": "complete"}'), 502, "upstream_garbled"),
+        (answering("200 OK", b'{"status": "error", "error": "no such voice"}'), 502, "upstream_failed"),
+        (answering("200 OK", b'{"status":"streaming","tokens":[-1],"embedding":[]}'), 502, "upstream_garbled"),
+        (answering("200 OK", b"ID3 mp3 mp3", "audio/mpeg"), 502, "upstream_garbled"),
+    ],
+)
+async def test_an_upstream_that_fails_at_once_is_told_as_json(script, status, code):
+    codec = fake_codec()
+    async with upstream(script) as back, parley(None, codec, services=service(back)) as url, asked(url) as client:
+        response, body, end = await listen(client, headers={"X-Request-Id": "me-1"})
+        assert (response.status_code, end) == (status, "")
+        told = json.loads(body)
+        assert told["code"] == code
+        assert told["tier"] == "middleware"
+        assert told["requestId"] == "me-1" == response.headers["x-request-id"]
+    await codec.stop()
+
+
+async def test_an_upstream_that_is_not_there_or_says_nothing_is_told_as_json():
+    async def silent(answer):
+        await answer.left()
+
+    codec = fake_codec()
+    async with (
+        upstream(silent) as back,
+        parley(
+            None, codec, services=service(back) | {"gone": {"url": "http://127.0.0.1:9"}}, chunk_timeout_s=0.2
+        ) as url,
+        asked(url) as client,
+    ):
+        response, body, _ = await listen(client)
+        assert (response.status_code, json.loads(body)["code"]) == (504, "upstream_timeout")
+        response, body, _ = await listen(client, BODY | {"service": "gone"})
+        assert (response.status_code, json.loads(body)["code"]) == (502, "upstream_unreachable")
+    await codec.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": ""}, "text"),
+        ({"text": None}, "text"),
+        ({"text": "a" * 20_001}, "20001 characters"),
+        ({"voice": ""}, "voice"),
+        ({"voice": None}, "voice"),
+        ({"service": "nobody"}, "no 'nobody'; there are: echotts"),
+        ({"service": 3}, "service"),
+    ],
+)
+async def test_requests_that_cannot_be_met_are_400_and_say_why(change, says):
+    codec = fake_codec()
+    async with parley(None, codec, services=service("http://127.0.0.1:9")) as url, asked(url) as client:
+        for path in ("stream", "batch"):
+            response = await client.post(f"/api/tts/{path}", json=BODY | change)
+            assert response.status_code == 400
+            assert says in response.json()["error"]
+    await codec.stop()
+
+
+@pytest.mark.parametrize("path", ["stream", "batch", "synthesize"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "Hello \\ud83d", "voice": "flute", "service": "local"}',
+        b'{"text": "Hello \xed\xa0\xbd", "voice": "flute", "service": "local"}',
+        b'{"text": "Hello.", "\\ud83d": 1, "voice": "\\udc00", "service": "local"}',
+    ],
+)
+async def test_half_a_character_is_told_and_not_passed_on(path, body):
+    async with parley(ToneTTS(), None) as url, asked(url) as client:
+        response = await client.post(f"/api/tts/{path}", content=body)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_message")
+        assert "half a character" in response.json()["error"]
+
+
+async def test_a_pair_of_halves_is_a_character():
+    async with parley(ToneTTS(), None) as url, asked(url) as client:
+        body = b'{"text": "Hello \\ud83c\\udf88 there", "voice": "flute", "service": "local"}'
+        assert (await client.post("/api/tts/stream", content=body)).status_code == 200
