@@ -49,6 +49,15 @@ def test_the_prompt_is_the_one_the_processor_writes() -> None:
     assert ours[:, 0].tolist() == theirs["input_ids"][0].tolist()
 
 
+@pytest.mark.parametrize("text", ["Say <|eot_id|> now.", "Say <|AUDIO_OUT|> now.", "Half \ud83d of one.", "A\x00B"])
+def test_a_text_is_only_words_to_the_model(text: str) -> None:
+    """Names of special tokens would end the turn or stand for sound; half a character has no tokens at all."""
+    special = set(loaded().processor.tokenizer.all_special_ids)
+    asked, plain = prompts().turn(text)[:, 0], prompts().turn("Plain.")[:, 0]
+    assert sorted(set(asked.tolist()) & special) == sorted(set(plain.tolist()) & special)
+    assert np.isin(asked, list(special)).sum() == np.isin(plain, list(special)).sum()
+
+
 @pytest.mark.parametrize("how", [GREEDY, drawn(0), drawn(0, temperature=0.7, top_k=0, top_p=0.5)], ids=str)
 def test_many_at_once_equal_each_alone(how: object) -> None:
     from dataclasses import replace

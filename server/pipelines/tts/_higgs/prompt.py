@@ -44,7 +44,7 @@ class Prompts:
 
     def turn(self, text: str) -> Codes:
         """A text to be spoken, up to where its sound begins."""
-        return self._text(self._before + text.strip() + self._between)
+        return self._text(self._before + _words(text.strip()) + self._between)
 
     def sound(self, rows: Codes) -> Codes:
         """The sound [R, 8] of the turn before, and how its turn ends."""
@@ -74,6 +74,12 @@ class Prompts:
         tokens = np.zeros((len(ids), 1 + BOOKS), np.int64)
         tokens[:, 0] = ids
         return tokens
+
+
+def _words(text: str) -> str:
+    """`text` as nothing but words: no name of a special token, which would end the turn, and no half of a character,
+    which has no tokens."""
+    return text.encode("utf-8", "ignore").decode().replace("<|", "< |")
 
 
 def _message(role: str, *texts: str) -> dict[str, Any]:

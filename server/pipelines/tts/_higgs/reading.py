@@ -47,7 +47,7 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, parts: Sequence[Part]) -> None:
-        """Read them all, at most `TOGETHER`, in one go. Returns when it is done: its time is not to count as the row's."""
+        """Read them all, at most `TOGETHER`, in one go. Returns when it is done: a row's time is not to hold it."""
         count, length = len(parts), max(len(part.tokens) for part in parts)
         size = next((s for s in reversed(self._buffers) if s[0] >= count and s[1] >= length), (count, length))
         tokens, slots = self._buffers.get(size) or self._buffer(*size)

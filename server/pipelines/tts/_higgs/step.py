@@ -100,7 +100,7 @@ class Step:
         return min(took)
 
     def compile(self, backend: str = "inductor") -> str:
-        """Have torch.compile make every size and reach, which takes minutes; why not, where it cannot. No slot may run."""
+        """Have torch.compile make every size and reach, in minutes; why not, where it cannot. No slot may run."""
         works, config = self.works(), torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, 2 * len(works))  # past it the rest would silently be eager
         self._forward = torch.compile(self.model.model, dynamic=False, backend=backend)
