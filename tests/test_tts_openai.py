@@ -2,135 +2,35 @@
 
 import asyncio
 import base64
-import json
-import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from server.audio import wav
-from server.errors import ConfigError, TTSError
-from server.pipelines.engines import TTS, Voice
+from server.errors import ConfigError
+from server.pipelines.engines import Voice
 from server.pipelines.loading import load
 from server.pipelines.tts._ahead import ahead
-
-RATE = 24_000
-
-
-def tone(rate: int = RATE, seconds: float = 0.5) -> bytes:
-    """A tone of 440 Hz."""
-    t = np.arange(int(rate * seconds)) / rate
-    return (np.sin(2 * np.pi * 440 * t) * 12_000).astype("<i2").tobytes()
-
-
-def odd(data: bytes) -> list[bytes]:
-    """`data` in pieces that respect no sample."""
-    sizes, cut, at = (1, 3, 2, 7, 999, 1, 4097), [], 0
-    while at < len(data):
-        size = sizes[len(cut) % len(sizes)]
-        cut.append(data[at : at + size])
-        at += size
-    return cut
-
-
-def sse(events: Iterable[Any]) -> list[bytes]:
-    return [f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode() for event in events]
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-@dataclass
-class Server:
-    """What the next request is answered with, and what the requests were."""
-
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "audio/pcm"})
-    body: list[bytes] = field(default_factory=list)
-    after: str = ""  # what follows the body: "die", "stall"
-    url: str = ""
-    seen: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    sent: asyncio.Event = field(default_factory=asyncio.Event)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def answer(self, request: Request) -> Response:
-        self.seen.append(await request.json())
-        self.keys.append(request.headers.get("authorization", ""))
-        if self.status >= 400:
-            return Response(b"".join(self.body), self.status, headers=self.headers)
-        return StreamingResponse(self.stream(), headers=self.headers)
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        try:
-            for data in self.body:
-                yield data
-            self.sent.set()
-            if self.after == "die":
-                raise ConnectionResetError("scripted death")
-            if self.after == "stall":
-                await asyncio.sleep(60)
-        finally:
-            self.gone.set()
-
-
-@asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[Server]:
-    app = Starlette(routes=[Route("/v1/audio/speech", server.answer, methods=["POST"])])
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-        running.config.load()
-        running.lifespan = running.config.lifespan_class(running.config)
-        await running.startup([sock])  # without the main loop, which looks up only ten times a second
-        server.url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
-        try:
-            yield server
-        finally:
-            running.force_exit = True
-            await running.shutdown([sock])
-
-
-@asynccontextmanager
-async def engine(**options: Any) -> AsyncIterator[TTS]:
-    tts: TTS = load("tts", "openai", options)
-    await tts.start()
-    try:
-        yield tts
-    finally:
-        await tts.stop()
-
-
-PLAIN = Voice()
-
-
-async def said(server: Server, voice: Voice = PLAIN, text: str = "Hello there.", **options: Any) -> bytes:
-    async with serving(server), engine(base_url=server.url, **options) as tts:
-        return b"".join([piece.pcm async for piece in tts.open(voice).speak(text)])
-
-
-def sounds_like_the_tone(pcm: bytes, rate: int = RATE, seconds: float = 0.5) -> None:
-    assert len(pcm) % 2 == 0
-    samples = np.frombuffer(pcm, "<i2").astype(float)
-    assert abs(len(samples) / rate - seconds) < 0.01
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    assert abs(spectrum.argmax() * rate / len(samples) - 440) < 5
-    assert spectrum[spectrum.argmax() - 5 : spectrum.argmax() + 6].sum() > 0.9 * spectrum.sum()
-
-
-# Dialects
+from tests.speech_server import (
+    EVENTS,
+    RATE,
+    Server,
+    b64,
+    engine,
+    odd,
+    said,
+    serving,
+    sounds_like_the_tone,
+    sse,
+    tone,
+)
 
 
 async def test_raw_pcm_whatever_the_pieces_of_the_network() -> None:
@@ -178,9 +78,6 @@ async def test_a_wav_that_does_not_know_its_length_yet() -> None:
 
 async def test_what_follows_the_sound_in_a_wav_is_not_played() -> None:
     assert await said(Server(body=odd(wav(tone(), RATE) + b"LIST\x04\x00\x00\x00INFO"))) == tone()
-
-
-EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 @pytest.mark.parametrize(
@@ -271,99 +168,6 @@ def test_an_address_that_is_none_is_a_mistake_in_the_configuration(address: str)
 def test_a_speed_that_no_server_takes_is_a_mistake_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match="speed"):
         load("tts", "openai", {}).open(Voice(speed=9))
-
-
-# Failures
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "mend"),
-    [
-        (401, "tts_auth", "api_key"),
-        (403, "tts_auth", "api_key"),
-        (404, "tts_failed", "base_url and model"),
-        (400, "tts_failed", "model, voice"),
-        (422, "tts_failed", "model, voice"),
-        (429, "tts_rate_limit", "quota"),
-        (500, "tts_failed", "the server behind"),
-        (503, "tts_failed", "the server behind"),
-    ],
-)
-async def test_a_refusal_says_what_to_check(status: int, code: str, mend: str) -> None:
-    body = json.dumps({"error": {"message": "the server's own words"}}).encode()
-    with pytest.raises(TTSError, match=f"{status}.*{mend}.*the server's own words") as told:
-        await said(Server(status=status, headers={"content-type": "application/json"}, body=[body]))
-    assert told.value.code == code
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>Bad gateway</html>", b"[1]", b'{"detail": [{"loc": 1}]}', b'"no"', b"null"]
-)
-async def test_a_refusal_in_any_words(body: bytes) -> None:
-    with pytest.raises(TTSError, match="502"):
-        await said(Server(status=502, body=[body]))
-
-
-async def test_nobody_there() -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
-    async with engine(base_url=nobody) as tts:
-        with pytest.raises(TTSError, match=r"nothing answers.*base_url") as told:
-            await anext(tts.open(Voice()).speak("Hello."))
-    assert told.value.code == "tts_unreachable"
-
-
-async def test_a_server_that_dies_in_the_middle() -> None:
-    got: list[bytes] = []
-    async with serving(Server(body=odd(tone()), after="die")) as server, engine(base_url=server.url) as tts:
-
-        async def listen() -> None:
-            async for piece in tts.open(Voice()).speak("Hello."):
-                got.append(piece.pcm)
-
-        with pytest.raises(TTSError, match="in the middle of the speech"):
-            await listen()
-        assert b"".join(got) == tone()  # what had come is spoken
-        server.after = ""
-        assert [piece async for piece in tts.open(Voice()).speak("Again.")]
-
-
-async def test_a_server_that_stalls() -> None:
-    with pytest.raises(TTSError, match="timeout") as told:
-        await said(Server(body=[tone()], after="stall"), timeout=0.2)
-    assert told.value.code == "tts_timeout"
-
-
-FLOAT_WAV = b"RIFF0000WAVE" + struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, 4 * RATE, 4, 32) + b"data\4\0\0\0"
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "told"),
-    [
-        ({"content-type": "audio/mpeg"}, [b"ID3"], "audio/mpeg, not PCM"),
-        ({"content-type": "application/json"}, [b"{}"], "application/json, not PCM"),
-        ({"content-type": "audio/pcm"}, [], "no sound"),
-        ({"content-type": "audio/wav"}, [wav(b"", RATE)[:30]], "no sound"),
-        ({"content-type": "audio/wav"}, [FLOAT_WAV], "32 bits"),
-        (EVENTS, sse([{"error": {"message": "out of memory"}}]), "out of memory"),
-        (EVENTS, sse(["{no json"]), "no JSON"),
-        (EVENTS, sse(["[1, 2]"]), "no object"),
-        (EVENTS, sse([{"audio": "%%%"}]), "base64"),
-        (EVENTS, sse([{"type": "response.output_text.delta", "delta": "words"}, "[DONE]"]), "no sound"),
-    ],
-)
-async def test_what_is_no_speech(headers: dict[str, str], body: list[bytes], told: str) -> None:
-    with pytest.raises(TTSError, match=told):
-        await said(Server(headers=headers, body=body))
-
-
-async def test_an_engine_that_is_not_started_says_so() -> None:
-    with pytest.raises(TTSError, match="not started"):
-        await anext(load("tts", "openai", {}).open(Voice()).speak("Hello."))
-
-
-# Listeners
 
 
 async def test_closing_the_stream_closes_the_request() -> None:

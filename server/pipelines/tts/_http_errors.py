@@ -14,8 +14,11 @@ _MENDS = {
 
 
 async def refusal(response: httpx.Response) -> TTSError:
-    """A status of 400 and more."""
+    """A status that is no success."""
     status, message = response.status_code, await _message(response)
+    if response.has_redirect_location and response.next_request:
+        there = str(response.next_request.url).removesuffix("/audio/speech")
+        return TTSError(f"the speech server leads on to {there}: set that as [tts] base_url")
     other = "the server behind [tts] base_url failed" if status >= 500 else "check [tts] model, voice and extra"
     code, mend = _MENDS.get(status, ("tts_failed", other))
     return TTSError(f"the speech server answered {status}: {mend}" + (f" ({message})" if message else ""), code=code)

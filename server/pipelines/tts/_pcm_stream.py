@@ -21,6 +21,7 @@ _RATE_HEADERS = ("x-sample-rate", "x-audio-sample-rate", "sample-rate")
 _CHANNEL_HEADERS = ("x-channels", "x-audio-channels")
 _SOUND = ("pcm", "x-pcm", "l16", "raw", "x-raw", "octet-stream", "wav", "x-wav", "wave", "vnd.wave")
 _PLAYABLE = ("", "application/octet-stream", *(f"audio/{name}" for name in _SOUND))
+_RATES = range(4_000, 384_001)  # Hz
 _HEADER = 65_536  # bytes of a WAV before its sound, at most
 _OPEN_ENDED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what a WAV that is still being made gives as its length
 
@@ -33,6 +34,10 @@ class Unplayable(Exception):
 class Format:
     rate: int = ASSUMED
     channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rate not in _RATES or not 1 <= self.channels <= 32:
+            raise Unplayable(f"sound at {self.rate} Hz in {self.channels} channels")
 
 
 def announced(headers: Mapping[str, str]) -> tuple[Format, bool]:
@@ -50,7 +55,7 @@ def announced(headers: Mapping[str, str]) -> tuple[Format, bool]:
 
 
 def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> int:
-    return next((int(headers[n]) for n in names if headers.get(n, "").strip().isdigit()), 0)
+    return next((int(headers[n]) for n in names if headers.get(n, "").strip().isdecimal()), 0)
 
 
 class Decoder:
@@ -136,7 +141,8 @@ def sound_in(line: str) -> Iterator[bytes]:
         raise Unplayable(f"an event that is no JSON: {payload[:80]}") from None
     if not isinstance(event, dict):
         raise Unplayable(f"an event that is no object: {payload[:80]}")
-    if error := event.get("error"):
+    error = event.get("error") or (event if str(event.get("type")).endswith(".error") else None)
+    if error:
         raise Unplayable(f"an error: {error.get('message', error) if isinstance(error, dict) else error}")
     if sound := _sound(event):
         try:

@@ -88,7 +88,7 @@ class OpenAISpeech:
         speed = number("openai", {"speed": self._voice.speed * voice.speed}, "speed", 1.0, 0.25, 4.0)
         fields = {"voice": voice.name or self._voice.name, "instructions": _manner(voice) or self._voice.instructions}
         said = {k: v for k, v in fields.items() if v} | ({"speed": speed} if speed != 1.0 else {})
-        return OpenAISpeaker(self, self._fields | said | _reference(voice) | dict(voice.options.get("extra", {})))
+        return OpenAISpeaker(self, self._fields | said | _reference(voice) | _extra(voice))
 
 
 class OpenAISpeaker:
@@ -112,9 +112,9 @@ class OpenAISpeaker:
             raise TTSError("engine 'openai' is not started")
         silent = True
         try:
-            body = {**self._fields, "input": text}
+            body = {**self._fields, "input": text.encode("utf-8", "ignore").decode()}  # no half of a character
             async with self._engine.client.stream("POST", self._engine.url, json=body) as response:
-                if response.status_code >= 400:
+                if not response.is_success:
                     raise await refusal(response)
                 async with aclosing(_sound(response, self._engine.rate)) as pieces:
                     async for pcm in pieces:
@@ -166,6 +166,13 @@ def _endpoint(base_url: str) -> str:
 def _manner(voice: Voice) -> str:
     """How to speak, in words: the instructions, else the description of the speaker and the scene."""
     return voice.instructions or ". ".join(part for part in (voice.speaker, voice.scene) if part)
+
+
+def _extra(voice: Voice) -> dict[str, Any]:
+    extra = voice.options.get("extra", {})
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"voice.options.extra = {extra!r} is no table of fields")
+    return dict(extra)
 
 
 def _reference(voice: Voice) -> dict[str, str]:
