@@ -8,7 +8,6 @@ import pytest
 
 from server.errors import ConfigError, LLMError
 from server.pipelines.engines import LLMSettings, Message
-from server.pipelines.llm._thoughts import Thoughts
 from server.pipelines.llm.openai import OpenAI
 from server.pipelines.loading import load
 from tests.llm_server import TEXT, Fault, LLMServer, tokens
@@ -239,26 +238,6 @@ async def test_a_reply_is_continued_and_its_prefix_is_the_same(flavour: str) -> 
 async def test_thoughts_are_no_part_of_the_answer(thinking: dict[str, str]) -> None:
     async with LLMServer(**({"text": "Yes."} | thinking)) as server, engine(server) as llm:
         assert await read(llm) == ["Yes", "."]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<think>a</think>\n\nHi <think> x", "Hi <think> x"),
-        (" <THINKING>a</think></Thinking>Hi", "Hi"),
-        ("<thin ice>", "<thin ice>"),
-        (" < 3", " < 3"),
-        ("<think>never closed", ""),
-        ("  Hi", "  Hi"),
-        ("<", "<"),
-        ("", ""),
-    ],
-)
-def test_thoughts(text: str, expected: str) -> None:
-    for size in range(1, 12):
-        thoughts = Thoughts()
-        pieces = [thoughts.push(text[i : i + size]) for i in range(0, len(text), size)]
-        assert "".join(pieces) + thoughts.close() == expected
 
 
 @pytest.mark.parametrize(
