@@ -120,6 +120,16 @@ def test_an_open_microphone_does_not_hold_the_answer_to_a_committed_turn():
     assert told.last(e.ReplyDone).text == "Fine."
 
 
+def test_a_recogniser_that_breaks_over_a_reply_lets_the_reply_go_on():
+    stt = fakes.FakeSTT()
+    it, _ = talk(COUNT, stt=stt)
+    it.send("user.text", text="count").quiet(1).raw(lambda: setattr(stt, "fails", True) or fakes.silence(20))
+    _, told = it.pcm(fakes.hum(250)).quiet(4).go()
+    assert [x.code for x in told.of(e.Error)] == ["stt_failed"]
+    assert [x.reason for x in told.of(e.ReplyResumed)] == ["noise"]
+    assert told.last(e.ReplyDone).text == COUNT
+
+
 def test_what_the_recogniser_did_not_foresee_costs_the_turn_and_no_more():
     stt = fakes.FakeSTT()
     opened = stt.open

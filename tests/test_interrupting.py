@@ -1,5 +1,6 @@
 """Cutting in: what pauses a reply, what ends it, and what is kept of it. On the virtual clock."""
 
+import asyncio
 from itertools import pairwise
 
 import pytest
@@ -182,3 +183,23 @@ def test_what_is_asked_for_after_the_stop_is_not_stopped():
     it.send("user.text", text="count").quiet(1).send("reply.interrupt").send("user.text", text="And now?")
     _, told = it.quiet(2).go()
     assert told.last(e.ReplyDone).text == "Fine."
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_an_interruption_in_the_last_instant_keeps_the_line_once(steps: int):
+    it, _ = talk("Fine.")
+    interrupting: list[asyncio.Task[None]] = []
+
+    async def interrupt() -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await it.session.interrupt("client")
+
+    def at_the_end(at: float, event: e.Event) -> None:
+        if isinstance(event, e.ReplyDone):
+            interrupting.append(asyncio.create_task(interrupt()))
+
+    it.on_told = at_the_end
+    session, told = it.send("user.text", text="Hi").quiet(2).go()
+    assert lines(session) == [("user", "Hi", False), ("assistant", "Fine.", False)]
+    assert told.of(e.ReplyInterrupted) == []

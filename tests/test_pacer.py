@@ -140,6 +140,41 @@ def test_a_listener_who_stalls_is_not_sent_more():
     paced(body)
 
 
+def test_the_silence_of_a_pause_is_no_reason_to_distrust_the_listener():
+    async def body(pacer, clock):
+        await pacer.wait(200)
+        pacer.played(100)
+        pacer.pause()
+        await asyncio.sleep(60)
+        pacer.resume()
+
+        async def go_on() -> None:
+            while True:
+                await pacer.wait(20)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(go_on(), 5)
+        assert pacer.sent_ms == 100 + 300
+
+    paced(body)
+
+
+def test_heard_out_has_patience_with_a_pause():
+    async def body(pacer, clock):
+        await pacer.wait(300)
+        over = asyncio.ensure_future(pacer.heard_out(patience_s=1))
+        await asyncio.sleep(0)  # it looks first
+        await asyncio.sleep(0.1)
+        pacer.pause()
+        await asyncio.sleep(10)
+        assert not over.done()
+        pacer.resume()
+        await over
+        assert clock() == pytest.approx(10.3, abs=0.02)
+
+    paced(body)
+
+
 def test_one_who_never_says_a_word_again_goes_by_the_clock():
     async def body(pacer, clock):
         await pacer.wait(20)

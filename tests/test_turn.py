@@ -48,6 +48,16 @@ def test_a_click_is_a_false_start():
     assert kinds(events) == [Onset, FalseStart]
 
 
+def test_what_is_neither_voice_nor_silence_is_a_false_start_in_the_end():
+    events = play(TurnMachine(TurnRules()), (0.9, 64), (0.4, 3_000))
+    assert kinds(events) == [Onset, FalseStart]
+
+
+def test_a_hesitant_start_is_speech_all_the_same():
+    events = play(TurnMachine(TurnRules(confirm_ms=96)), (0.9, 32), (0, 64), (0.9, 32), (0, 64), (0.9, 32))
+    assert kinds(events) == [Onset, Started]
+
+
 def test_hysteresis_keeps_a_wavering_voice_in_one_turn():
     events = play(TurnMachine(TurnRules(start=0.5, stop=0.35)), (0.9, 320), (0.4, 2000), (0.9, 320))
     assert kinds(events) == [Onset, Started]

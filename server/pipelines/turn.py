@@ -14,6 +14,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+UNDECIDED = 10  # times `confirm_ms`: what is neither voice nor silence for so long is no speech
+
+
 class TurnRules(BaseModel):
     """When a turn begins and ends. Times in ms, `start` and `stop` in probability (hysteresis)."""
 
@@ -136,7 +139,8 @@ class TurnMachine:
             return self._confirm()
         if silent and not self._quiet_since:
             self._quiet_since = now - self._frame_ms
-        if self._quiet_since and now - self._quiet_since >= self.rules.confirm_ms:
+        gone = self._quiet_since and now - self._quiet_since >= self.rules.confirm_ms
+        if gone or now - self._began >= UNDECIDED * self.rules.confirm_ms:
             self.reset()
             return [FalseStart(now)]
         return []
