@@ -20,13 +20,15 @@ import { SettingsView } from "./views/settings.js";
 import { StageView } from "./views/stage.js";
 import { TabsView } from "./views/tabs.js";
 import { TranscriptView } from "./views/transcript.js";
-import { serverTrouble } from "./words.js";
+import { SLOW, serverTrouble } from "./words.js";
 
 const SESSION = "parley.session"; // where this tab keeps its session's id, so that a reload goes on with it
+const MANY_GAPS = 5; // in one reply: the user wants to know why
 
 const query = new URLSearchParams(location.search);
 const store = { state: initial(), dispatch };
 const levels = { heard: 0, said: 0 };
+let gaps = 0; // in the reply that sounds
 
 const player = new Player(playing);
 const microphone = new Microphone({ frame: captured, lost: () => talk.microphoneLost() });
@@ -136,6 +138,8 @@ function linked(link) {
 
 function playing({ type, reply, ms, latencyMs = 0, frame }) {
   tap?.events.push({ type, reply, ms, frame });
+  if (type === "started") gaps = 0;
+  if (type === "underrun" && ++gaps === MANY_GAPS) notices.show({ key: "slow", kind: "info", ...SLOW });
   if (type === "playback") socket.send({ type, reply, ms });
   else if (type === "finished") dispatch({ type: "page.finished", reply });
   else if (["started", "position", "paused"].includes(type) && reply !== null)

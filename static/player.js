@@ -1,7 +1,7 @@
 // The speaker: PCM of the reply last announced goes to the playback worklet; how much has sounded comes back.
 
 const MOST_PENDING_S = 60; // of audio that waits for the user's first click; more is dropped
-const ACK_MS = 100; // how often, in audio, the server is told how much has sounded
+const ACK_MS = 60; // how often, in audio, the server is told how much has sounded
 const ANSWER_MS = 150; // a worklet that is suspended does not answer: go on with the last position known
 
 export class Player {

@@ -33,6 +33,11 @@ export function speakerTrouble({ name, message }) {
   return `The speaker could not be opened (${message || name}).`;
 }
 
+export const SLOW = {
+  text: "The connection is slow or unsteady, so the voice breaks up.",
+  detail: "If the server is yours, a higher audio.lead_ms carries it over longer delays.",
+};
+
 const SERVER = {
   llm_auth: "The language model refused the server's key.",
   llm_rate_limit: "The language model is over its rate limit. Wait a little and say it again.",

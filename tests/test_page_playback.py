@@ -45,6 +45,18 @@ async def test_a_stalled_network_makes_a_gap_and_loses_nothing() -> None:
         assert len(await told(page, "underrun")) == 1
 
 
+async def test_a_voice_that_breaks_up_is_explained() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(200))
+        for gap in range(1, 6):
+            assert await page.locator(".notice").count() == 0
+            await page.wait_for_function(
+                "count => window.parley.tap.events.filter(({ type }) => type === 'dry').length === count", arg=gap
+            )
+            await server.play(1, tone(300), announce=False)
+        await page.wait_for_selector(".notice:has-text('the voice breaks up')")
+
+
 async def test_a_pause_holds_and_goes_on_from_the_very_sample() -> None:
     async with talking() as (server, page):
         pcm = tone(3_000)

@@ -2,7 +2,9 @@
 // audio API of its own, so that it runs in the worklet and under node alike. Positions are samples of one reply.
 
 const FADE_MS = 10; // pause and resume; a flush fades within the one quantum it has
-const MOST_TARGET_MS = 300; // the jitter buffer grows to this at most when the network stalls again and again
+// The jitter buffer grows to this at most when the network stalls again and again: half of the lead that a server gives
+// (`lead_ms`). To wait for more than has been let go would only lengthen each gap.
+const MOST_TARGET_MS = 150;
 
 export class Queue {
   #rate;

@@ -119,3 +119,16 @@ test("one reply follows another without a sample between them", () => {
   assert.deepEqual(heard.subarray(1000, 3000), tone(2000, 77));
   assert.deepEqual(types(), ["started", "finished", "started", "finished"]);
 });
+
+test("after many stalls it waits for no more than half of what a server lets go at once", () => {
+  const { queue, told, render } = player();
+  const least = (RATE * 150) / 1000;
+  queue.push(1, tone(2000));
+  for (let stall = 0; stall < 8; stall++) {
+    while (told.at(-1)?.type !== "dry") render();
+    queue.push(1, tone(least));
+    const on = render(5).subarray(-QUANTUM);
+    assert.ok(stall === 0 || on.every((each) => each > 0.1), "it goes on at once");
+  }
+  assert.equal(told.filter(({ type }) => type === "underrun").length, 8);
+});
