@@ -219,6 +219,20 @@ def _all_well(stage: Stage) -> None:
     assert stage.scheduler.active == 0
 
 
+def test_nothing_is_let_in_that_a_slot_cannot_hold() -> None:
+    """On a card a write behind the end would be the end of the process."""
+    stage = Stage(slots=1, length=512)
+    fits, too_long = (stage.stream("Hello.", limit=40) for _ in range(2))
+    fits.limit = 512 - len(fits.prompt)
+    too_long.limit = fits.limit + 1
+    for stream in (fits, too_long):
+        stage.scheduler.submit(stream)
+    assert "raise length" in str(too_long.outlet.error)  # type: ignore[attr-defined]
+    stage.run()
+    assert fits.complete
+    assert not too_long.said
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_no_memory_for_a_prompt_costs_that_utterance_at_most(times: int) -> None:
     stage = Stage(slots=2, captured=False)

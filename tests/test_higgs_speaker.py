@@ -290,6 +290,18 @@ def test_a_voice_that_cannot_be_made_is_refused_with_the_reason(
     assert told in str(refused.value)
 
 
+async def test_a_recording_longer_than_a_slot_fails_that_voice_only(tmp_path: Path) -> None:
+    engine = await _engine(length=512)
+    try:
+        other = asyncio.create_task(_said(engine.open(Voice(seed=1))))
+        clone = engine.open(Voice(method="clone", reference=_recording(tmp_path / "a.wav", 20), transcript="Words."))
+        with pytest.raises(TTSError, match="cut its recording or raise length"):
+            await _said(clone)
+        assert await other
+    finally:
+        await engine.stop()
+
+
 async def test_presets_are_recordings_of_a_folder_or_words(tmp_path: Path) -> None:
     _recording(tmp_path / "carol.wav")
     (tmp_path / "carol.txt").write_text("Carol says this.")
@@ -385,12 +397,34 @@ async def test_a_missing_card_is_told() -> None:
         {"slots": "many"},
         {"local_files_only": "perhaps"},
         {"top_p": "high"},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"temperature": float("nan")},
+        {"context": -1},
+        {"reference_s": 0.5},
+        {"keep_gb": float("nan")},
     ],
     ids=str,
 )
 def test_a_wrong_option_is_named(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         load("tts", "higgs", _options(**option))
+
+
+@pytest.mark.parametrize(
+    "option", [{"device": "tpu"}, {"device": "cpu:one"}, {"device": "meta"}, {"dtype": "int8"}], ids=str
+)
+async def test_a_device_or_dtype_that_is_none_is_named(option: dict[str, Any]) -> None:
+    (name, value), *_ = option.items()
+    with pytest.raises(EngineUnavailable, match=rf"\[tts\] {name} = '{value}' is none"):
+        await _engine(**option)
+
+
+async def test_a_card_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(EngineUnavailable, match="the last card here is 'cuda:0'"):
+        await _engine(device="cuda:1")
 
 
 def test_options_may_come_from_the_environment() -> None:

@@ -99,6 +99,9 @@ class Machine:
                 raise TTSError(f"the voice's recording could not be encoded: {error}") from error
             said = self.prompts.turn(timbre.transcript), self.prompts.sound(delayed(codes))
             head = np.concatenate([head, *said])
+        if len(head) >= self.options.length:
+            needs = f"the voice alone needs {len(head)} tokens of {self.options.length}"
+            raise TTSError(f"{needs}: cut its recording or raise length in [tts]")
         self.worker.submit(
             Stream("", head, len(head), len(head), None, timbre.key, Sampling(), limit=0, outlet=Nowhere())
         )

@@ -1,5 +1,6 @@
 """The engine's options, as the `[tts]` table of a configuration gives them, checked."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,7 +42,14 @@ class Options:
             "streams must be 0 or more": self.streams < 0,
             "headroom must be above 0 and at most 1": not 0 < self.headroom <= 1,
             "max_seconds must be 1 to 300": not 1 <= self.max_seconds <= 300,
-            "wait_s, ahead_s and keep_gb must not be negative": min(self.wait_s, self.ahead_s, self.keep_gb) < 0,
+            "wait_s, ahead_s and keep_gb must not be negative": not all(
+                value >= 0 for value in (self.wait_s, self.ahead_s, self.keep_gb)
+            ),
+            "temperature must be 0 or more": not 0 <= self.taste.temperature < math.inf,
+            "top_p must be above 0 and at most 1": not 0 < self.taste.top_p <= 1,
+            "top_k must be 0 or more": self.taste.top_k < 0,
+            "context must be 0 to 20 utterances": not 0 <= self.taste.context <= 20,
+            "reference_s must be 1 to 120": not 1 <= self.taste.reference_s <= 120,
             f"presets = '{self.presets}' is no folder": self.presets is not None and not self.presets.is_dir(),
         }
         for message in (text for text, bad in wrong.items() if bad):

@@ -83,7 +83,7 @@ def _words(text: str) -> str:
 
 
 def _message(role: str, *texts: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
+    return {"role": role, "content": [{"type": "text", "text": _words(text)} for text in texts]}
 
 
 def common(a: Codes, b: Codes) -> int:

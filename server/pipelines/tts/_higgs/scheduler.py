@@ -60,6 +60,9 @@ class Scheduler:
         return min(self._streams or self.clock.carries(), len(self.slots))
 
     def submit(self, stream: Stream) -> None:
+        if len(stream.prompt) + stream.limit > self.step.slots.length:  # a card does not survive a write out of bounds
+            stream.outlet.end(TTSError("the utterance is longer than a slot: raise length in [tts]"))
+            return
         stream.since = self.now()
         self.waiting.append(stream)
 

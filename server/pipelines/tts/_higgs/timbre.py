@@ -1,5 +1,6 @@
 """A character's voice, as this engine can make it: a description, a clone of a recording, or a preset by name."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def _preset(name: str, recorded: Mapping[str, Path]) -> tuple[Path | None, str, 
 def _sampling(voice: Voice, taste: Taste) -> Sampling:
     temperature = taste.temperature if voice.temperature is None else voice.temperature
     top_p = taste.top_p if voice.top_p is None else voice.top_p
-    if temperature < 0 or not 0 < top_p <= 1:
+    if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise ConfigError("voice.temperature must be 0 or more, voice.top_p above 0 and at most 1")
     return Sampling(
         temperature=temperature,

@@ -13,6 +13,7 @@ from server.pipelines.tts._higgs import shim
 MODEL = "bosonai/higgs-audio-v2-generation-3B-base"
 CODEC = "bosonai/higgs-audio-v2-tokenizer"
 COMMAND = "pip install -e '.[higgs]'"
+DTYPES = ("bfloat16", "float16", "float32")
 PACKAGES = ("torch", "transformers", "torchaudio")
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def check_packages() -> None:
 
 
 def pick_device(name: str) -> Any:
-    """The torch device for the option `device`; "auto" takes the card if there is one."""
+    """The torch device for the option `device`; "auto" takes the card if there is one. Raises `EngineUnavailable`."""
     import torch
 
     if name == "auto":
@@ -45,10 +46,15 @@ def pick_device(name: str) -> Any:
         raise EngineUnavailable(
             f"[tts] device = {name!r}, but torch {torch.__version__} sees no card: install torch for CUDA or set 'cpu'"
         )
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return device
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or name == kind):
+        raise EngineUnavailable(f"[tts] device = {name!r} is none; there are auto, cpu, cuda, cuda:1 and so on")
+    if kind == "cpu":
+        return torch.device("cpu")
+    index, cards = int(number or torch.cuda.current_device()), torch.cuda.device_count()
+    if index >= cards:
+        raise EngineUnavailable(f"[tts] device = {name!r}, but the last card here is 'cuda:{cards - 1}'")
+    return torch.device("cuda", index)
 
 
 def pick_dtype(name: str, device: Any) -> Any:
@@ -57,10 +63,9 @@ def pick_dtype(name: str, device: Any) -> Any:
 
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise EngineUnavailable(f"[tts] dtype = {name!r} is none; there are auto, bfloat16, float16, float32")
-    return found
+    if name not in DTYPES:
+        raise EngineUnavailable(f"[tts] dtype = {name!r} is none; there are auto, {', '.join(DTYPES)}")
+    return getattr(torch, name)
 
 
 def load(model: str, codec: str, device: str, dtype: str, local: bool) -> Weights:
