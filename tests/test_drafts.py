@@ -82,3 +82,13 @@ def test_a_draft_does_not_outlive_what_it_was_made_of(change: tuple[str, dict[st
     _, told = it.say("hello").quiet(0.35).send(type, **fields).quiet(2).go()
     assert fakes.words(told.audio()) == ["fine"]
     assert llm.open_now == 0
+
+
+def test_a_stop_ends_what_is_prepared_too():
+    it, llm = talk("One more sentence here. " * 100)
+    thinking: list[int] = []
+    for command in ("ping", "reply.interrupt"):
+        it.say("hello").quiet(0.35).send(command).quiet(0.05)
+        it.raw(lambda: thinking.append(llm.open_now) or fakes.silence(20)).quiet(1).send("reply.interrupt").quiet(1)
+    it.go()
+    assert thinking == [1, 0]
