@@ -47,6 +47,28 @@ async def test_an_upstream_that_fails_at_once_is_told_as_json(script, status, co
     await codec.stop()
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"error": "no voice \'tuba\'", "message": "x", "code": "bad_config"}', "answered 400: no voice 'tuba'"),
+        (b'{"error": {"message": "out of credit"}}', "answered 400: out of credit"),
+        (b'{"detail": 5}', "answered 400: no reason given"),
+        (b"bad gateway", "answered 400: bad gateway"),
+        (b"[1]", "answered 400: [1]"),
+        (b"", "answered 400: no reason given"),
+    ],
+)
+async def test_the_reason_a_service_gives_is_passed_on_without_its_wrapping(body, says):
+    async with (
+        upstream(answering("400 Bad Request", body)) as back,
+        parley(services=service(back, format="pcm_16")) as url,
+        asked(url) as client,
+    ):
+        response = await client.post("/api/tts/stream", json=BODY)
+        assert (response.status_code, response.json()["code"]) == (502, "upstream_failed")
+        assert response.json()["error"].endswith(says)
+
+
 async def test_an_upstream_that_is_not_there_or_says_nothing_is_told_as_json():
     async def silent(answer):
         await answer.left()

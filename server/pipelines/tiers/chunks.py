@@ -46,7 +46,7 @@ class Reading:
     def read(self, message: Mapping[str, Any]) -> Iterator[Part]:
         """What `message` carries; nothing where it is only a sign of life. Raises `UpstreamError`."""
         if message.get("error") or message.get("status") == "error":
-            raise refused(message)
+            raise UpstreamError(f"the server failed: {reason(message)}")
         if "tokens" in message or "audio_chunk" in message or "audio" in message:
             self._count(message)
             yield _payload(message, self.chunks)
@@ -72,12 +72,12 @@ class Reading:
             raise UpstreamError(f"of {total} chunks {self.chunks} came", code="upstream_garbled")
 
 
-def refused(message: Mapping[str, Any]) -> UpstreamError:
+def reason(message: Mapping[str, Any]) -> str:
     """The back end's own word of what went wrong."""
     what = message.get("error") or message.get("message") or "no reason given"
     if isinstance(what, Mapping):
         what = what.get("message", what)
-    return UpstreamError(f"the server failed: {str(what)[:300]}")
+    return str(what)[:300]
 
 
 def _payload(message: Mapping[str, Any], number: int) -> Coded | Audio:

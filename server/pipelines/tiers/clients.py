@@ -5,6 +5,7 @@ Closing the generator closes the connection, which is how the back end learns th
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 
 from server.errors import UpstreamError
-from server.pipelines.tiers.chunks import Audio, Complete, Part, Reading
+from server.pipelines.tiers.chunks import Audio, Complete, Part, Reading, reason
 from server.pipelines.tiers.objects import LARGEST, Objects
 from server.pipelines.tiers.services import Service
 from server.pipelines.tts._pcm_stream import Decoder, Unplayable, announced
@@ -121,7 +122,7 @@ async def refuse(response: httpx.Response) -> None:
     """Raises `UpstreamError` for a status of 300 and more."""
     if response.is_success:
         return
-    told = (await response.aread()).decode(errors="replace").strip()[:200]
+    told = _told((await response.aread()).decode(errors="replace").strip())
     match response.status_code:
         case 401 | 403:
             code, status = "upstream_auth", 502
@@ -131,9 +132,16 @@ async def refuse(response: httpx.Response) -> None:
             code, status = "upstream_timeout", 504
         case _:
             code, status = "upstream_failed", 502
-    raise UpstreamError(
-        f"{response.url} answered {response.status_code}: {told or 'no reason given'}", code=code, status=status
-    )
+    raise UpstreamError(f"{response.url} answered {response.status_code}: {told}", code=code, status=status)
+
+
+def _told(body: str) -> str:
+    """Why, out of an error's body."""
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        message = None
+    return reason(message) if isinstance(message, dict) else body[:200] or "no reason given"
 
 
 def failure(error: httpx.HTTPError, where: str) -> UpstreamError:
