@@ -88,7 +88,7 @@ async def test_a_reference_is_encoded_once_until_it_changes(tmp_path: Path):
     await codec.stop()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"RIFF no"])
+@pytest.mark.parametrize("content", [None, b"", b"RIFF no", wav(b"", 16_000)])
 async def test_a_reference_that_cannot_be_read_is_named(codec, tmp_path: Path, content):
     reference = tmp_path / "voice.wav"
     if content is not None:

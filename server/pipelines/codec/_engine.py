@@ -113,6 +113,8 @@ class BatchedCodec:
             key = await asyncio.to_thread(_version, reference)
             if key not in self._voices:
                 pcm, rate = read_wav(await asyncio.to_thread(reference.read_bytes))
+                if not pcm:
+                    raise ValueError("no sound in it")
                 self._keep(key, (await self.encode(pcm[: PIECE * SAMPLE], rate)).embedding)
         except (OSError, ValueError) as error:
             raise ConfigError(f"voice reference {reference}: {error}") from None
