@@ -70,6 +70,21 @@ def test_a_long_chunk_is_heard_second_by_second_and_without_a_seam():
     assert b"".join(pieces) == whole.push(sound) + whole.push(b"", last=True)
 
 
+def test_a_rate_that_changes_on_the_way_loses_not_one_sample():
+    class Changing(Slow):
+        async def audio(self, request):
+            for rate in (24_000, 48_000, 24_000, 16_000):
+                yield Audio(tone(300, 0.5, rate), rate)
+
+    relay = Relay(TierRules(services={"local": Service(kind="local")}), None, None, Changing())
+
+    async def go():
+        async with aclosing(relay.pcm(Wanted("Hi.", "a", "local"))) as stream:
+            return b"".join([pcm async for pcm in stream])
+
+    assert len(asyncio.run(go())) == 4 * 48_000
+
+
 def test_chunks_in_time_are_heard():
     assert listen(Slow(4, 4, 4))[:2] == (3, None)
 
