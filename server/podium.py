@@ -52,6 +52,11 @@ class Podium:
         return self._now.answer.phase if self._now else None
 
     @property
+    def performing(self) -> bool:
+        """Whether an answer is under way, and not paused."""
+        return self._now is not None and not (self.reply and self.reply.paused)
+
+    @property
     def reply(self) -> Reply | None:
         """The reply that sounds, or is thought."""
         return self._now.answer.reply if self._now else None

@@ -108,7 +108,7 @@ class Session:
         """End it when that was asked for, or when nothing has happened for too long."""
         while not self._over.done():
             await asyncio.wait([self._over], timeout=1.0)
-            if self.podium.answering or self.hearing.ear.talking:
+            if self.podium.performing or self.hearing.ear.voiced:
                 self._active_at = self._clock()
             if self._clock() - self._active_at > self._settings.server.idle_s:
                 self.end(LimitError("nothing was said for too long (server.idle_s)", code="idle"))

@@ -191,6 +191,21 @@ def test_a_session_that_is_idle_is_ended():
         it.quiet(40).go()
 
 
+@pytest.mark.parametrize("idle", ["a paused reply", "an open microphone"])
+def test_neither_a_paused_reply_nor_an_open_microphone_keeps_it_from_being_idle(idle: str):
+    it, _ = talk(server={"idle_s": 30}, turn={"mode": "manual"})
+    if idle == "a paused reply":
+        it.send("user.text", text="count").wait(1).send("reply.pause").wait(40)
+    with pytest.raises(LimitError, match="too long"):
+        it.quiet(40).go()
+
+
+def test_a_long_reply_is_not_idle():
+    it, _ = talk(COUNT * 10, server={"idle_s": 5})
+    _, told = it.send("user.text", text="count").wait(26).go()
+    assert told.of(e.ReplyDone)
+
+
 def test_what_no_engine_foresaw_ends_the_reply_and_keeps_what_was_heard():
     class Broken(fakes.FakeTTS):
         def open(self, voice):

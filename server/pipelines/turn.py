@@ -13,7 +13,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 UNDECIDED = 10  # times `confirm_ms`: what is neither voice nor silence for so long is no speech
 
 
