@@ -1,0 +1,135 @@
+"""The clients of the chunked model and of the conversation against real servers, and on a line that drops."""
+
+from contextlib import aclosing
+
+import pytest
+
+from server import events as e
+from server.clients import Answers, ConnectionLost, Conversation, Refused
+from server.clients.answers import FIRST, SENTENCE, Pause
+from server.clients.conversation import read
+from tests.fakes import FakeLLM, words
+from tests.line import ASK, TEXT, parley, services
+from tests.services import until
+
+# answers
+
+
+async def test_an_answer_in_chunks() -> None:
+    async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
+        answer = await answers.start(ASK, Pause(max_tokens=2))
+        assert "".join([delta async for delta in answer.chunk()]) == "Good evening "
+        assert (answer.last.reason, answer.done) == ("max_tokens", False)
+        assert "".join([delta async for delta in answer.chunk(SENTENCE)]).strip() == "to you."
+        assert answer.last.reason == "sentence_boundary"
+        rest = [delta async for delta in answer.flow()]
+        assert answer.text.strip() == TEXT
+        assert answer.done
+        assert rest
+        bill = await answer.end()
+        assert bill.tokens >= len(TEXT.split())
+        assert await answer.end() == bill
+
+
+async def test_answers_at_the_same_time_and_one_of_them_cancelled() -> None:
+    llm = FakeLLM("word " * 200, TEXT, delay=0.02, first=0)
+    async with services(llm=llm) as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
+        long = await answers.start(ASK, Pause())
+        short = await answers.start(ASK, FIRST)
+        async with aclosing(long.chunk()) as deltas:
+            await anext(deltas)
+        assert "".join([delta async for delta in short.flow()]).strip() == TEXT
+        bill = await long.cancel()
+        assert long.done
+        assert long.text.count("word") == bill.tokens < 60
+        assert [delta async for delta in long.chunk()] == []
+        await short.end()
+        assert llm.open_now == 0
+
+
+async def test_what_the_server_refuses_is_raised() -> None:
+    async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
+        kept = [await answers.start(ASK, FIRST) for _ in range(2)]
+        third = await answers.start(ASK)
+        with pytest.raises(Refused, match="No slots available"):
+            async for _ in third.chunk():
+                pass
+        await kept[0].cancel()
+        fourth = await answers.start(ASK)
+        assert [delta async for delta in fourth.flow()]
+
+
+async def test_a_lost_line_ends_the_answers_on_it_and_the_next_begins_on_a_new_one() -> None:
+    llm = FakeLLM("word " * 200, TEXT, delay=0.02)
+    async with services(llm=llm) as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
+        answer = await answers.start(ASK, Pause())
+        async with aclosing(answer.chunk()) as deltas:
+            await anext(deltas)
+            line.cut()
+            with pytest.raises(ConnectionLost):
+                [delta async for delta in deltas]
+        assert answer.text.startswith("word")
+        assert answer.done
+        await until(lambda: llm.open_now == 0)  # the model has been told to stop
+        again = await answers.start(ASK)
+        assert "".join([delta async for delta in again.flow()]).strip() == TEXT
+        assert (await answer.end()).tokens == 0  # the new connection is not asked about it
+        assert (await again.end()).tokens == len(TEXT.split())
+
+
+# the conversation
+
+
+async def test_a_typed_turn_is_answered_with_typed_events_and_audio() -> None:
+    async with parley() as line, Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
+        await talk.write("Hello?")
+        heard, seen = b"", []
+        async for event in talk:
+            seen.append(event)
+            if isinstance(event, e.Audio):
+                assert event.start_ms == pytest.approx(len(heard) / 2 / 16_000 * 1000)
+                heard += event.data
+            if isinstance(event, e.ReplyDone):
+                break
+    assert isinstance(seen[0], e.SessionCreated)
+    assert talk.session == seen[0].session
+    assert words(heard) == ["well", "hello", "there", "how", "are", "you"]
+
+
+async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None:
+    async with parley() as line, Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
+        await talk.send("session.update", instructions="Whisper.")
+        await talk.write("Remember me?")
+        async for event in talk:
+            if isinstance(event, e.ReplyDone):
+                break
+        line.cut()
+        await talk.hear(bytes(640))  # lost, and no error
+        async for event in talk:
+            if isinstance(event, e.SessionCreated):
+                break
+        assert event.resumed
+        await talk.send("history.get")
+        async for event in talk:
+            if isinstance(event, e.History):
+                break
+        assert "Remember me?" in str(event.messages)
+
+
+async def test_being_turned_away_is_an_exception_with_its_code() -> None:
+    async with parley(token="secret") as line:
+        url = f"ws://127.0.0.1:{line.port}/ws"
+        with pytest.raises(Refused) as refused:
+            async with Conversation(url) as talk:
+                await anext(talk)
+        assert refused.value.code == "unauthorized"
+        async with Conversation(url, token="secret") as talk:
+            assert isinstance(await anext(talk), e.SessionCreated)
+
+
+def test_every_event_survives_its_way_over_the_wire() -> None:
+    metrics = e.TurnMetrics(3, 4, {"first_token": 5.0})
+    for event in (e.ReplyDone(1, "x", 2.0), e.Error("c", "m"), metrics, e.ReplyStarted(1, 2, "ada")):
+        assert read(event.body()) == event
+    assert read({"type": "of a later version"}) is None
+    assert read(e.Pong().body() | {"new": 1}) == e.Pong()
