@@ -36,6 +36,9 @@ def test_customary_variables_are_understood():
     assert customary(TierRules(), {}) == TierRules()
     with pytest.raises(ConfigError, match="ENABLE_STREAMING"):
         customary(TierRules(), {"ENABLE_STREAMING": "maybe"})
+    for there in (TierRules(), TierRules(services={"echotts": Service(kind="runpod", url="https://api.example/v2/a")})):
+        with pytest.raises(ConfigError, match=r"ECHOTTS_STREAMING_ENDPOINT=api\.example"):
+            customary(there, {"ECHOTTS_STREAMING_ENDPOINT": "api.example"})
 
 
 def test_the_settings_hold_the_tiers(tmp_path, monkeypatch):

@@ -77,8 +77,8 @@ def customary(rules: TierRules, environment: Mapping[str, str]) -> TierRules:
 
 
 def _at(service: Service | None, name: str, url: str) -> Service:
-    if service:
-        return service.model_copy(update={"url": url})
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{name.upper()}{_ENDPOINT}={url}: an address beginning with http:// or https:// is needed")
+    if service:
+        return service.model_copy(update={"url": url})
     return Service(kind="runpod" if _RUNPOD.search(url) else "ndjson", url=url)
