@@ -31,7 +31,7 @@ class Slow:
             self.closed = True
 
 
-def listen(back, pause=0.0, **rules):
+def listen(back, pause=0.0, stream=True, **rules):
     """What a listener gets who takes `pause` seconds over each piece: pieces, error, seconds."""
     relay = Relay(TierRules(services={"local": Service(kind="local")}, **rules), None, None, back)
 
@@ -39,8 +39,8 @@ def listen(back, pause=0.0, **rules):
         pieces, error = 0, None
         begin = asyncio.get_running_loop().time()
         try:
-            async with aclosing(relay.pcm(Wanted("Hi.", "a", "local"))) as stream:
-                async for pcm in stream:
+            async with aclosing(relay.pcm(Wanted("Hi.", "a", "local", stream))) as heard:
+                async for pcm in heard:
                     pieces += bool(pcm)
                     await asyncio.sleep(pause)
         except UpstreamError as raised:
@@ -109,6 +109,12 @@ def test_a_listener_who_reads_slowly_is_not_cut_off():
     pieces, error, seconds = listen(Slow(*[1] * 20), pause=10)
     assert (pieces, error) == (20, None)
     assert seconds > 190
+
+
+def test_a_batch_has_only_the_limit_of_all_of_it():
+    assert listen(Slow(12, 12), stream=False)[:2] == (2, None)
+    pieces, error, _ = listen(Slow(12, 12, 12), stream=False)
+    assert (pieces, error.code) == (2, "upstream_timeout")
 
 
 def test_a_first_chunk_may_have_its_own_limit():

@@ -23,7 +23,11 @@ def answering(status: str, body: bytes, kind: str = "application/json"):
     ("script", "status", "code"),
     [
         (answering("401 Unauthorized", b"no key"), 502, "upstream_auth"),
+        (answering("403 Forbidden", b"wrong key"), 502, "upstream_auth"),
         (answering("429 Too Many Requests", b"slow down"), 503, "upstream_busy"),
+        (answering("503 Service Unavailable", b"full"), 503, "upstream_busy"),
+        (answering("504 Gateway Timeout", b"late"), 504, "upstream_timeout"),
+        (answering("408 Request Timeout", b"late"), 504, "upstream_timeout"),
         (answering("500 Internal Server Error", b"CUDA out of memory"), 502, "upstream_failed"),
         (answering("302 Found", b""), 502, "upstream_failed"),
         (answering("200 OK", b"<html>hello</html>", "text/html"), 502, "upstream_garbled"),
