@@ -20,7 +20,13 @@ TEXT = "Seven kettles on the harbor wall, and a lantern beyond the meadow."
 
 def test_customary_variables_are_understood():
     rules = customary(
-        TierRules(services={"vibevoice": Service(kind="runpod", url="https://api.example/v2/a")}),
+        TierRules(
+            services={
+                "vibevoice": Service(kind="runpod", url="https://api.example/v2/a"),
+                "own": Service(kind="runpod", url="https://api.example/v2/c", key="own"),
+                "parley": Service(url="https://parley.example"),
+            }
+        ),
         {
             "ENABLE_STREAMING": "false",
             "RUNPOD_API_KEY": "secret",
@@ -30,6 +36,7 @@ def test_customary_variables_are_understood():
     )
     assert rules.streaming is False
     assert rules.services["vibevoice"].key == rules.services["echotts"].key == "secret"
+    assert (rules.services["own"].key, rules.services["parley"].key) == ("own", "")
     assert rules.services["echotts"].kind == "runpod"
     assert (rules.services["other"].kind, rules.services["other"].key) == ("ndjson", "")
     assert "secret" not in repr(rules)
