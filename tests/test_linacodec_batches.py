@@ -10,6 +10,7 @@ from server.errors import CodecError, EngineBusy
 from server.pipelines.codec._tokens import SPAN, length
 from server.pipelines.codec._worker import Worker
 from tests.fake_codec import VOICE, FakeNetwork, coded, fake_codec
+from tests.tiers_app import until
 
 
 async def test_requests_of_one_length_share_a_pass_and_come_out_as_alone():
@@ -93,6 +94,24 @@ async def test_the_queue_has_an_end():
     assert [type(t.exception()) for t in done] == [EngineBusy]
     network.gate.set()
     await asyncio.wait(tasks)
+    await worker.close()
+
+
+async def test_who_leaves_the_queue_makes_room_in_it():
+    network = FakeNetwork()
+    worker = Worker(network, waiting=1)
+    network.gate.clear()
+    running = asyncio.create_task(worker.decode(np.arange(2), VOICE))
+    await until(lambda: not worker._jobs)
+    waiting = asyncio.create_task(worker.decode(np.arange(4), VOICE))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    another = asyncio.create_task(worker.decode(np.arange(6), VOICE))
+    await asyncio.sleep(0)
+    network.gate.set()
+    await running
+    assert len(await another) == 6 * SPAN
     await worker.close()
 
 

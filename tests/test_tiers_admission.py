@@ -64,6 +64,15 @@ async def test_cors_lets_in_the_pages_that_are_configured_and_no_other():
         assert (await client.post("/api/tts/stream", json=body, headers={"Origin": url})).status_code == 200
 
 
+async def test_all_pages_may_ask_where_that_is_configured():
+    async with parley(ToneTTS(), origins=("*",)) as url, asked(url) as client:
+        body = BODY | {"service": "local"}
+        served = await client.post("/api/tts/stream", json=body, headers={"Origin": "https://b.example"})
+        assert (served.status_code, served.headers["access-control-allow-origin"]) == (200, "*")
+        refused = await client.post("/api/tts/stream", json={}, headers={"Origin": "https://b.example"})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (400, "*")
+
+
 async def test_the_token_is_asked_for_everywhere():
     async with parley(ToneTTS(), token="secret") as url, asked(url) as client:
         for path in ("stream", "batch", "synthesize"):

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from contextlib import aclosing
 
+import numpy as np
 import pytest
 
 from server.errors import ConfigError, EngineUnavailable, TTSError
@@ -94,6 +95,17 @@ async def test_one_voice_has_one_embedding_and_another_voice_its_own():
     assert len({tuple(chunk["embedding"]) for chunk in chunks}) == 1
     bell = (await collected(back, Request(text, voice="bell")))[0]
     assert bell["embedding"][0] > chunks[0]["embedding"][0] + 0.3
+
+
+async def test_a_word_is_too_short_to_take_the_voice_from():
+    class Counted(FakeNetwork):
+        def encode(self, samples):
+            tokens, _ = super().encode(samples)
+            return tokens, np.full(WIDTH, self.encoded, np.float32)
+
+    back, _, _ = backend(network=Counted())
+    *chunks, _ = await collected(back, Request("Hi.\n\n" + "Seven words that last a second now. " * 8))
+    assert [chunk["embedding"][0] for chunk in chunks[:3]] == [1, 2, 2]
 
 
 async def test_batch_is_the_same_speech_in_one_piece():
