@@ -1,5 +1,7 @@
 """How a spoken turn begins and ends: the microphone, push to talk, and a recogniser that breaks."""
 
+import asyncio
+
 import pytest
 
 from server import events as e
@@ -118,6 +120,27 @@ def test_an_open_microphone_does_not_hold_the_answer_to_a_committed_turn():
     _, told = it.go()
     assert told.of(e.ReplyPaused) == []
     assert told.last(e.ReplyDone).text == "Fine."
+
+
+def test_a_turn_that_is_cleared_while_it_waits_for_its_text_holds_up_none_after_it():
+    stt = fakes.FakeSTT()
+    opened = stt.open
+
+    def slow(language: str):
+        recogniser = opened(language)
+        feed = recogniser.feed
+
+        async def feeding(pcm: bytes):
+            await asyncio.sleep(0.5)
+            return await feed(pcm)
+
+        recogniser.feed = feeding
+        return recogniser
+
+    stt.open = slow
+    it, _ = talk("Fine.", stt=stt, turn={"speculative": False})
+    _, told = it.say("hello").quiet(0.6).send("user.clear").quiet(2).say("and now").quiet(4).go()
+    assert [x.text for x in told.of(e.TranscriptFinal)] == ["", "and now"]
 
 
 def test_a_recogniser_that_breaks_over_a_reply_lets_the_reply_go_on():
