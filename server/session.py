@@ -120,7 +120,7 @@ class Session:
             await write(await self.outbox.get())
 
     async def _read(self, received: AsyncIterator[Received]) -> None:
-        if self._greet and not self.resumed and (greeting := self.cast.named(None).greeting):
+        if self._greet and not self.history.entries and (greeting := self.cast.named(None).greeting):
             self._queue(Told(greeting, None, self._clock()))
         async for message in received:
             try:

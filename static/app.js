@@ -81,9 +81,8 @@ function address() {
   return url;
 }
 
-// A conversation that begins: whoever is chosen greets.
+// A conversation that begins: whoever is chosen greets. It keeps its id, and so its seat on a server that is full.
 function invite(params) {
-  params.delete("session");
   params.set("greet", "1");
   for (const { id } of store.state.session?.characters ?? []) params.append("character", id);
 }

@@ -12,7 +12,7 @@ from tests.talking_page import TEXT, heard_ms, talking
 
 async def test_a_whole_conversation() -> None:
     async with talking() as (server, page):
-        assert server.queries[-1] == {"greet": "1", "character": "ada"}
+        assert server.queries[-1] == {"session": "s1", "greet": "1", "character": "ada"}
         await server.tell("user.started", at_ms=100)
         await phase(page, "hearing")
         await server.tell("transcript.partial", text="how do i")

@@ -33,3 +33,18 @@ async def test_what_was_heard_before_a_reload_is_kept() -> None:
             assert asked["text"] == "count"
             assert heard["cut"]
             assert 0 < len(heard["text"]) < len(text)
+
+
+async def test_who_comes_back_with_nothing_said_is_greeted_and_takes_no_second_seat() -> None:
+    """As the page does when Start is pressed: one connection gives way to another that can be heard."""
+    async with serving(fakes.rack(), server={"sessions": 1}) as server, connected(address(server)) as old:
+        id = (await old.until("session.created"))["session"]
+        async with connected(address(server), f"?session={id}&greet=1&character=finn") as new:
+            assert (await new.until("session.created"))["session"] == id
+            greeting = await new.until("reply.done")
+            assert "Finn here" in greeting["text"]
+        async with connected(address(server), f"?session={id}&greet=1&character=finn") as again:
+            assert (await again.until("session.created"))["resumed"]
+            await again.send("ping")
+            await again.until("pong")
+            assert not again.of("reply.started"), "it goes on: nobody is greeted twice"
