@@ -1,5 +1,6 @@
 """The back end over HTTP: `POST /api/tts/synthesize`."""
 
+import asyncio
 import base64
 import json
 
@@ -68,6 +69,17 @@ async def test_a_failure_in_the_middle_is_the_last_line():
         assert [json.loads(line)["status"] for line in lines] == ["streaming", "error"]
         assert json.loads(lines[1])["error"] == "the voice broke"
     await codec.stop()
+
+
+async def test_a_client_that_leaves_a_batch_stops_its_voice():
+    tts = ToneTTS(delay=0.01)
+    async with parley(tts, None) as url, asked(url) as client:
+        body = {"text": prose(9_000), "output_format": "pcm_16"}
+        request = asyncio.create_task(client.post("/api/tts/synthesize", json=body))
+        await until(lambda: len(tts.said) > 2)
+        request.cancel()
+        await until(lambda: not tts.open_now)
+        assert len(tts.said) < 15
 
 
 async def test_a_client_that_leaves_the_back_end_stops_its_voice():

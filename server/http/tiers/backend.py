@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from server.errors import ParleyError
 from server.http.tiers.bodies import read_json, refusal, request_id
@@ -30,23 +30,19 @@ class Synthesize:
         try:
             asked = requests.request(await read_json(request), self._longest)
             self._backend.check(asked)
-            if not asked.stream:
-                return await self._batch(asked, id)
         except ParleyError as error:
             _over("refused", error.code, id, str(error))
             return refusal(error, "backend", id)
         return Delivery(
-            self._lines(asked),
-            "application/x-ndjson",
+            self._lines(asked) if asked.stream else self._whole(asked),
+            "application/x-ndjson" if asked.stream else "application/json",
             {"X-Request-Id": id, "Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
             lambda error: refusal(error, "backend", id),
             lambda end, told: _over(asked.format, end, id, told),
         )
 
-    async def _batch(self, asked: requests.Request, id: str) -> Response:
-        message = await self._backend.batch(asked)
-        _over(asked.format, "ok", id, "")
-        return JSONResponse(message, headers={"X-Request-Id": id})
+    async def _whole(self, asked: requests.Request) -> AsyncGenerator[bytes, None]:
+        yield _line(await self._backend.batch(asked))
 
     async def _lines(self, asked: requests.Request) -> AsyncGenerator[bytes, None]:
         begun = False
