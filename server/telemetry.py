@@ -98,5 +98,5 @@ def set_up(style: Literal["text", "json"] = "text", level: int = logging.INFO) -
     handler.addFilter(_Carry())
     handler.setFormatter(_Line(style))
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in ("httpx", "httpcore", "openai", "uvicorn.access"):
+    for name in ("httpx", "httpcore", "openai", "uvicorn"):  # uvicorn tells addresses whole, with tokens in them
         logging.getLogger(name).setLevel(logging.WARNING)

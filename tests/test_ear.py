@@ -10,7 +10,7 @@ from server.ear import BUFFER_MS, Ear
 from server.errors import EngineError
 from server.limits import BURST_MS
 from server.pipelines.turn import Started, Stopped, TurnRules
-from server.transcriber import Transcriber
+from server.transcriber import BEHIND_MS, Transcriber
 from tests import fakes
 from tests.talk import Talk
 
@@ -106,6 +106,15 @@ async def test_what_was_said_before_the_rate_changed_is_heard_at_its_own():
         "hello",
         "there",
     ]
+
+
+async def test_a_recogniser_that_lags_far_behind_loses_the_oldest_and_counts():
+    _, transcriber = manual_ear(nothing)
+    transcriber.feed(fakes.voice("first"))
+    for _ in range(40):
+        transcriber.feed(fakes.silence(1_000))
+    assert transcriber.dropped_ms == 40_200 - BEHIND_MS
+    assert len(transcriber._work) == 30
 
 
 async def test_what_was_received_and_not_yet_looked_at_can_be_forgotten():

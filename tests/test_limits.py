@@ -15,6 +15,7 @@ from server.settings import Settings
 from server.ws.conversation import LAST_WORD_S, _Wire
 from server.ws.protocol import JSON
 from tests import fakes
+from tests.live import served
 from tests.virtual_time import run
 from tests.wire import address, connected, serving
 
@@ -41,6 +42,15 @@ async def test_the_session_beyond_the_limit_is_told_1013_and_why():
                 assert three.closed[0] == 1013
         async with connected(address(server)) as four:
             await four.until("session.created")
+
+
+async def test_who_comes_while_it_shuts_down_is_told_1012():
+    async with serving() as server:
+        server._parley.state.lobby.closing = True
+        async with connected(address(server)) as client:
+            assert (await client.until("error"))["code"] == "restart"
+            await client.when(lambda: client.closed)
+            assert client.closed[0] == 1012
 
 
 async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
@@ -127,6 +137,18 @@ async def test_a_token_is_asked_for_and_taken_three_ways():
         ]:
             async with connected(where, query, **options) as client:
                 await client.until("session.created")
+
+
+async def test_a_token_is_not_in_the_log():
+    secret = {"PARLEY_SERVER_TOKEN": "s3cret"}
+    async with (
+        served("--config", "configs/embedded.toml", environment=secret) as process,
+        connected(process.url.removeprefix("http://"), "?token=s3cret&session=0ld") as client,
+    ):
+        await client.until("session.created")
+    assert "connected" in process.log
+    assert "s3cret" not in process.log
+    assert "0ld" not in process.log
 
 
 async def test_only_the_servers_own_pages_may_connect():
