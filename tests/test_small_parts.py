@@ -3,6 +3,8 @@
 import asyncio
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from server import audio, characters
 from server import events as e
 from server.characters import Character, addressed
 from server.errors import ConfigError, LimitError
+from server.history import History
 from server.limits import BURST_MS, Meter
+from server.lobby import KEPT, Lobby
 from server.outbox import Outbox
 from server.settings import ROOT
 
@@ -146,3 +150,29 @@ def test_wav_there_and_back_and_nonsense():
     assert audio.read_wav(audio.wav(pcm, 22_050)) == (pcm, 22_050)
     with pytest.raises(ValueError, match="not a WAV"):
         audio.read_wav(b"RIFFnope")
+
+
+def left(id: str) -> Any:
+    """A conversation whose client has gone."""
+    history = History()
+    history.heard_user("hello", 1)
+    return SimpleNamespace(id=id, history=history, cast=SimpleNamespace(present={"ada": ADA}))
+
+
+async def test_a_lost_conversation_is_kept_for_a_while_and_taken_up_once():
+    lobby = Lobby(limit=5, resume_s=10)
+    lobby.keep(left("one"), 0.0)
+    lobby.keep(left("two"), 0.0)
+    assert lobby.take_up("two", 11.0) is None
+    found = lobby.take_up("one", 9.0)
+    assert found
+    assert (found.characters, found.history.entries[0].text) == (["ada"], "hello")
+    assert lobby.take_up("one", 9.0) is None
+
+
+async def test_no_more_lost_conversations_are_kept_than_there_is_room_for():
+    lobby = Lobby(limit=5, resume_s=10)
+    for number in range(KEPT + 1):
+        lobby.keep(left(str(number)), 0.0)
+    assert lobby.take_up("0", 1.0) is None
+    assert lobby.take_up("1", 1.0)
