@@ -123,7 +123,8 @@ async def test_the_worker_streams_batches_and_refuses_and_the_middleware_speaks_
 @pytest.mark.timeout(420)
 async def test_the_worker_as_it_is_deployed_speaks_with_a_real_engine(packages, tmp_path):
     config = tmp_path / "worker.toml"
-    config.write_text(f'[tts]\nengine = "espeak"\n[characters]\ndirectory = "{ROOT / "configs" / "characters"}"\n')
+    characters = ROOT / "configs" / "characters"
+    config.write_text(f'[tts]\nengine = "espeak"\n[characters]\ndirectory = "{characters}"\n[tiers]\nlongest = 40\n')
     handler = str(ROOT / "deploy" / "runpod" / "handler.py")
     path = f"{ROOT}:{packages}"
     async with worker(handler, "--config", str(config), PYTHONPATH=path) as url, httpx.AsyncClient(timeout=30) as http:
@@ -134,3 +135,6 @@ async def test_the_worker_as_it_is_deployed_speaks_with_a_real_engine(packages, 
         body["input"] |= {"output_format": "linacodec_tokens"}
         (told,) = (await http.post(f"{url}/runsync", json=body)).json()["output"]
         assert told["code"] == "engine_unavailable"
+        body["input"]["text"] *= 2
+        (told,) = (await http.post(f"{url}/runsync", json=body)).json()["output"]
+        assert told["error"] == "text: 48 characters; at most 40"

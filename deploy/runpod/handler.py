@@ -25,12 +25,13 @@ from server.pipelines.loading import load
 from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.pieces import pieces
 from server.pipelines.tiers.requests import FORMATS, request
+from server.pipelines.tiers.services import TierRules
 from server.rack import Rack
 from server.settings import EngineSettings, Settings, read
 from server.telemetry import log, set_up
 
 Open = Callable[[], Awaitable[Backend]]
-LONGEST = 20_000  # characters
+LONGEST = TierRules().longest
 SCHEMA: dict[str, dict[str, Any]] = {
     "text": {"type": str, "required": True, "constraints": lambda text: isinstance(text, str) and text.strip() != ""},
     "voice": {"type": str, "required": False, "default": "default"},
@@ -44,8 +45,9 @@ SCHEMA: dict[str, dict[str, Any]] = {
 }
 
 
-def handler(open: Open) -> Callable[[dict[str, Any]], AsyncGenerator[dict[str, Any], None]]:
-    """The job's generator. The engines are opened with the first job, in the loop that serves all."""
+def handler(open: Open, longest: int = LONGEST) -> Callable[[dict[str, Any]], AsyncGenerator[dict[str, Any], None]]:
+    """The job's generator, for texts of `longest` characters at the most. The engines are opened with the first job, in
+    the loop that serves all."""
     opening = asyncio.Lock()
     backend: Backend | None = None
 
@@ -64,7 +66,7 @@ def handler(open: Open) -> Callable[[dict[str, Any]], AsyncGenerator[dict[str, A
             yield {"error": "; ".join(map(str, wrong)), "status": "error", "code": "bad_message"}
             return
         try:
-            asked, back = request(checked["validated_input"], LONGEST), await opened()
+            asked, back = request(checked["validated_input"], longest), await opened()
             if not asked.stream:
                 yield await back.batch(asked)
                 return
@@ -96,11 +98,11 @@ async def engines(settings: Settings) -> Backend:
     return Backend(picker(rack, everybody), rack.codec, max_chars=rules.max_chars, first_chars=rules.first_chars)
 
 
-def start(open: Open, at_once: int) -> None:
+def start(open: Open, at_once: int, longest: int = LONGEST) -> None:
     """Serve jobs until the worker is stopped; `at_once` of them."""
     runpod.serverless.start(
         {
-            "handler": handler(open),
+            "handler": handler(open, longest),
             "concurrency_modifier": lambda current: at_once,
             "return_aggregate_stream": True,  # /runsync and /status answer with everything, too
         }
@@ -114,7 +116,7 @@ def main() -> None:
     sys.argv[1:] = rest  # the package reads the others
     set_up()
     settings = read(options.config)
-    start(lambda: engines(settings), settings.tiers.streams)
+    start(lambda: engines(settings), settings.tiers.streams, settings.tiers.longest)
 
 
 if __name__ == "__main__":
