@@ -8,10 +8,10 @@ import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
+from tests import tiers_listener
 from tests.tiers_app import asked
 
 EDGE = Path(__file__).parent.parent / "deploy" / "cloudflare"
@@ -63,14 +63,7 @@ async def worker(services: dict, **variables: str):
 
 
 async def listen(client, body=BODY, **more):
-    pcm = b""
-    async with client.stream("POST", "/api/tts/stream", json=body, **more) as response:
-        try:
-            async for piece in response.aiter_bytes():
-                pcm += piece
-        except httpx.RemoteProtocolError as error:
-            return response, pcm, str(error)
-        return response, pcm, ""
+    return await tiers_listener.listen(client, body, **more)
 
 
 def chunk(number: int, *values: int) -> dict:
