@@ -44,13 +44,15 @@ async def test_the_session_beyond_the_limit_is_told_1013_and_why():
             await four.until("session.created")
 
 
-async def test_who_comes_while_it_shuts_down_is_told_1012():
+@pytest.mark.parametrize(("when", "close"), [("restart", 1012), ("starting", 1013)])
+async def test_who_comes_while_it_starts_or_shuts_down_is_told_so(when: str, close: int):
     async with serving() as server:
-        server._parley.state.lobby.closing = True
+        state = server._parley.state
+        state.lobby.closing, state.rack.ready = when == "restart", when != "starting"
         async with connected(address(server)) as client:
-            assert (await client.until("error"))["code"] == "restart"
+            assert (await client.until("error"))["code"] == when
             await client.when(lambda: client.closed)
-            assert client.closed[0] == 1012
+            assert client.closed[0] == close
 
 
 async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
