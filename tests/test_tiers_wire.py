@@ -56,17 +56,31 @@ async def test_what_is_asked_of_a_plain_back_end_is_what_the_plan_says():
     await codec.stop()
 
 
-async def test_bare_audio_is_forwarded_and_brought_to_48_khz():
+@pytest.mark.parametrize(
+    ("kind", "rate", "more"),
+    [
+        ("audio/pcm", 48_000, {"x_sample_rate": "24000"}),
+        ("audio/L16;rate=24000", 48_000, {}),
+        ('audio/pcm; channels=1; rate="24000"', 48_000, {}),
+        ("audio/pcm", 24_000, {}),
+        ("", 24_000, {}),
+    ],
+)
+async def test_bare_audio_is_forwarded_and_brought_to_48_khz(kind, rate, more):
     tts = ToneTTS()
     pcm = b"".join([piece.pcm async for piece in tts.open(Voice()).speak("Forest glass harbor.")])
 
     async def script(answer):
-        await answer.head(kind="audio/pcm", x_sample_rate="24000")
+        await answer.head(kind=kind, **more)
         for at in range(0, len(pcm), 1_001):  # odd: samples are cut, too
             await answer.piece(pcm[at : at + 1_001])
         await answer.end()
 
-    async with upstream(script) as back, parley(services=service(back, format="pcm_16")) as url, asked(url) as client:
+    async with (
+        upstream(script) as back,
+        parley(services=service(back, format="pcm_16", rate=rate)) as url,
+        asked(url) as client,
+    ):
         response, got, end = await listen(client)
         assert (response.status_code, end) == (200, "")
         assert heard(got) == pitches("Forest glass harbor.")

@@ -106,7 +106,9 @@ async def _drained(stream: AsyncIterator[bytes]) -> None:
 async def _sound(stream: AsyncIterator[bytes], told: Mapping[str, str], service: Service) -> AsyncGenerator[Part, None]:
     """Bare PCM or WAV, as it comes."""
     try:
-        format, _ = announced({"x-sample-rate": str(service.rate)} | dict(told))
+        kind, _, parameters = told.get("content-type", "").partition(";")
+        kind = f"{kind};rate={service.rate};{parameters}"  # the last one holds
+        format, _ = announced(dict(told) | {"content-type": kind})
         decoder = Decoder(format, format.rate)
         async for data in stream:
             if pcm := decoder.push(data):
