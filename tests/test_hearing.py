@@ -122,6 +122,13 @@ def test_an_open_microphone_does_not_hold_the_answer_to_a_committed_turn():
     assert told.last(e.ReplyDone).text == "Fine."
 
 
+def test_the_silence_that_is_made_up_for_a_stalled_microphone_is_no_audio_received():
+    it, _ = talk("Fine.", "Fine.")
+    _, told = it.say("hello there").wait(4).say("once more").quiet(2).go()
+    assert [x.at_ms for x in told.of(e.UserStarted)] == pytest.approx([0, 400], abs=40)
+    assert [x.at_ms for x in told.of(e.UserStopped)] == pytest.approx([400, 800], abs=40)
+
+
 def test_a_turn_that_is_cleared_while_it_waits_for_its_text_holds_up_none_after_it():
     stt = fakes.FakeSTT()
     opened = stt.open
