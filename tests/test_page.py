@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser import phase
-from tests.scripted_server import tone
+from tests.browser import chromium, open_page, phase
+from tests.scripted_server import CAST, scripted_server, tone
 from tests.talking_page import TEXT, heard_ms, talking
 
 
@@ -32,6 +32,8 @@ async def test_a_whole_conversation() -> None:
         await phase(page, "listening")
         assert await page.inner_text(".line.reply .text") == TEXT
         assert await page.locator(".coming").count() == 0
+        announced = await page.locator("#announcer p").all_inner_texts()
+        assert announced == ["Ready", "You: How do I find a treasure?", f"Ada: {TEXT}"]
 
 
 async def test_what_was_cut_off_is_struck_through() -> None:
@@ -70,6 +72,40 @@ async def test_several_characters_can_be_in_the_room() -> None:
         assert (await server.got("session.update"))["characters"] == ["finn"]
         await page.click("[aria-label='Bring Finn in too']")
         assert (await server.got("session.update", 2))["characters"] == ["ada", "finn"]
+
+
+async def test_who_spoke_last_stays_in_the_picture() -> None:
+    async with talking() as (server, page):
+        await server.tell("session.updated", turn={"mode": "auto"}, characters=CAST)
+        await server.speak(1, "Aye.", tone(300), character="finn")
+        await heard_ms(server, 1, 299)
+        await server.tell("reply.done", reply=1, text="Aye.", audio_ms=300)
+        await phase(page, "listening")
+        assert await page.inner_text("#speaker-name") == "Finn"
+        await server.tell("session.updated", turn={"mode": "auto"}, characters=CAST[:1])
+        await page.wait_for_selector("#speaker-name:text-is('Ada')")
+
+
+LEVEL = "() => Number(document.querySelector('#stage').style.getPropertyValue('--level'))"
+
+
+async def test_the_ring_is_as_wide_as_the_voice_is_loud() -> None:
+    async with (
+        scripted_server() as server,
+        chromium() as chrome,
+        open_page(chrome, server.url, reduced_motion="no-preference") as page,
+    ):
+        await page.fill("#say-text", "Hello")
+        await page.click("#send")
+        await server.got("user.text")
+        await server.speak(1, TEXT, tone(20_000))
+        await page.wait_for_function(f"() => ({LEVEL})() > 0.05")
+        await page.click("#open-settings")
+        await page.fill("[name=volume]", "0")
+        await page.wait_for_function(f"() => ({LEVEL})() < 0.01")
+        assert await page.evaluate("() => document.body.dataset.phase") == "speaking"
+        await page.fill("[name=volume]", "1")
+        await page.wait_for_function(f"() => ({LEVEL})() > 0.05")
 
 
 async def test_the_latency_view_adds_up() -> None:

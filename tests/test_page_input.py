@@ -19,7 +19,13 @@ async def test_the_microphone_arrives_as_20_ms_frames_until_it_is_muted() -> Non
         await asyncio.wait_for(until(beeps), 10)
         await page.click("#main-button")
         await phase(page, "muted")
-        await asyncio.wait_for(until(lambda: not any(map(any, server.heard[-5:]))), 10)
+        muted = len(server.heard) + 5  # some were on their way
+        await asyncio.wait_for(until(lambda: len(server.heard) > muted + 80), 10)
+        assert not any(map(any, server.heard[muted:])), "silence, so that the server sees the turn's end"
+        await page.wait_for_timeout(1_000)
+        quiet = len(server.heard)
+        await page.wait_for_timeout(300)
+        assert len(server.heard) == quiet, "then nothing at all"
 
 
 async def test_push_to_talk_on_the_space_bar() -> None:
@@ -58,6 +64,29 @@ async def test_holding_the_button_talks_too() -> None:
         await phase(page, "hearing")
         await page.wait_for_timeout(300)
         await page.mouse.up()
+        await server.got("user.commit")
+
+
+async def test_a_slip_of_the_finger_is_no_turn() -> None:
+    async with talking() as (server, page):
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        await page.keyboard.press("Space")
+        await server.got("user.clear")
+        await phase(page, "ready")
+        assert not server.sent("user.commit")
+
+
+async def test_who_cannot_hold_a_button_clicks_it_twice() -> None:
+    async with talking() as (server, page):
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        before = len(server.heard)
+        click = "() => document.querySelector('#main-button').click()"  # as assistive technology does
+        await page.evaluate(click)
+        await phase(page, "hearing")
+        await asyncio.wait_for(until(lambda: len(server.heard) > before + 10), 10)
+        await page.evaluate(click)
         await server.got("user.commit")
 
 

@@ -25,6 +25,16 @@ async def test_a_lost_connection_comes_back_without_a_reload() -> None:
         assert await page.locator(".line.reply").count() == 2
 
 
+async def test_what_sounds_ends_with_the_connection() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await server.drop(1013)  # the page waits some seconds before it asks again
+        await page.wait_for_function("() => window.parley.tap.events.some(({ type }) => type === 'flushed')")
+        assert len(server.queries) == 2
+        await phase(page, "disconnected")
+
+
 async def test_a_reload_goes_on_with_the_conversation() -> None:
     async with talking() as (server, page):
         await server.tell("transcript.final", text="Hello?", turn=1)

@@ -26,7 +26,10 @@ export class SettingsView {
       announce: (field) => actions.announce(field.checked),
     };
     this.#form.addEventListener("change", ({ target }) => run[target.name]?.(target));
-    this.#form.addEventListener("input", ({ target }) => (target.type === "range" ? this.#label(target) : null));
+    this.#form.addEventListener("input", ({ target }) => {
+      if (target.type === "range") this.#label(target);
+      if (target.name === "volume") run.volume(target); // it is heard while it is dragged
+    });
     navigator.mediaDevices?.addEventListener?.("devicechange", () => this.#dialog.open && this.listDevices());
   }
 
