@@ -219,6 +219,20 @@ def test_nothing_is_remembered_of_clients_that_left() -> None:
     run(scene())
 
 
+def test_streams_that_have_left_take_no_places() -> None:
+    async def scene() -> None:
+        admission, log = Admission(2, at_once=1, waiting=0), []
+        for number in range(5):
+            await speak(admission, log, str(number), "a")
+        async with asyncio.TaskGroup() as group, admission.stream("a") as first, first.turn():
+            group.create_task(speak(admission, log, "welcome", "b"))  # one of two is here
+            await asyncio.sleep(1)
+        assert log[-1] == "welcome"
+        assert admission.refused == 0
+
+    run(scene())
+
+
 async def realtime(admission: Admission, streams: int, factor: float) -> AsyncIterator[float]:
     """Pauses heard, in ms, over `streams` streams of 40 pieces, each 400 ms long and made in 400 / `factor` ms."""
     pauses = []

@@ -194,3 +194,42 @@ async def test_hurry_is_only_for_a_listener_who_hears_nothing(studio: Studio) ->
             async with aclosing(narrator.say("Good evening, dear friends of ours.", eager=True)) as pieces:
                 assert [piece async for piece in pieces]
     assert said == ["Good evening,", "dear friends of ours.", "Good evening, dear friends of ours."]
+
+
+async def test_a_listener_who_has_heard_everything_hears_nothing_again(studio: Studio) -> None:
+    async with studio.narrator(*studio.find()) as narrator:
+        await read(narrator, "Good evening.")
+        listener = narrator._stream.listener
+        assert await read(narrator, "Go on.")
+        assert narrator._stream.listener is listener
+        listener.dry_at = 0.0  # all of it has sounded
+        assert await read(narrator, "And now this.")
+        assert narrator._stream.listener is not listener
+
+
+class Instant:
+    """An engine all of whose pieces are there at once."""
+
+    rate, streams = 16_000, 1
+
+    def open(self, voice: Voice) -> "Instant":
+        return self
+
+    def voices(self) -> list[str]:
+        return []
+
+    async def speak(self, text: str) -> AsyncIterator[Speech]:
+        for _ in range(500):
+            yield Speech(b"\x10\x10" * 1_600)
+
+    async def close(self) -> None: ...
+
+
+async def test_an_engine_far_ahead_lets_others_run() -> None:
+    company = Studio({"instant": Instant()})  # type: ignore[dict-item]
+    async with company.narrator(*company.find()) as narrator:
+        reading, steps = asyncio.ensure_future(read(narrator, "So.")), 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            steps += 1
+    assert steps >= 500
