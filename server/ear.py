@@ -54,7 +54,10 @@ class Ear:
         self._rest = b""
         self._preroll: deque[bytes] = deque(maxlen=PREROLL)
         self._turn: deque[bytes] = deque(maxlen=JUDGED_FRAMES)
-        self._now = self._padded = 0.0  # ms of audio looked at; how much of it was made up for a stalled microphone
+        self._now = self._heard = (
+            0.0  # ms looked at; and up to where that was audio, not made up for a stalled microphone
+        )
+        self._padded = 0.0  # ms that were made up before that
         self._open = False  # manual mode: a turn is being recorded
         self.dropped_ms = 0.0
         self.set_rate(input_rate)
@@ -124,14 +127,19 @@ class Ear:
 
     def clear(self) -> None:
         """Drop the turn under way, and what was received and not yet looked at."""
-        self._now += self._mic_ms
+        self._received(self._mic_ms)
         self._mic.clear()
         self._mic_ms = 0.0
         self.forget()
 
     def at(self, now: float) -> float:
         """A time of the turn machine's as ms of audio received."""
-        return max(0.0, now - self._padded)
+        return max(0.0, min(now, self._heard) - self._padded)
+
+    def _received(self, ms: float) -> None:
+        self._padded += self._now - self._heard
+        self._now += ms
+        self._heard = self._now
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -153,7 +161,7 @@ class Ear:
 
     async def _pad(self) -> None:
         while self.voiced and not self._mic:
-            self._padded += FRAME_MS
+            self._now += FRAME_MS
             await self._step(bytes(FRAME * SAMPLE), 0.0)
 
     async def _look(self) -> None:
@@ -164,6 +172,7 @@ class Ear:
             self._mic_ms -= milliseconds(pcm, HEARING_RATE)
             whole, self._rest = frames(self._rest + pcm, FRAME * SAMPLE)
             for frame in whole:
+                self._received(FRAME_MS)
                 if self.rules.mode == "manual":
                     await self._record(frame)
                 else:
@@ -182,14 +191,12 @@ class Ear:
         return probability
 
     async def _record(self, frame: bytes) -> None:
-        self._now += FRAME_MS
         self._transcriber.feed(frame)
         if not self._open:
             self._open = True
             await self._on(Started(self.at(self._now - FRAME_MS)))
 
     async def _step(self, frame: bytes, probability: float) -> None:
-        self._now += FRAME_MS
         before = self._machine.phase
         events = self._machine.step(probability, self._now)
         self._pass_on(frame, fresh=before is Phase.QUIET, over=any(isinstance(e, FalseStart) for e in events))
