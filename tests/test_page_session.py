@@ -30,7 +30,9 @@ async def test_what_sounds_ends_with_the_connection() -> None:
         await server.speak(1, TEXT, tone(5_000))
         await heard_ms(server, 1, 200)
         await server.drop(1013)  # the page waits some seconds before it asks again
-        await page.wait_for_function("() => window.parley.tap.events.some(({ type }) => type === 'flushed')")
+        await page.wait_for_function(
+            "() => window.parley.tap.events.some(({ type, reply }) => type === 'flushed' && reply === 1)"
+        )
         assert len(server.queries) == 2
         await phase(page, "disconnected")
 
