@@ -76,9 +76,10 @@ def test_an_object_without_end_is_refused_before_it_fills_the_memory():
         objects.push(b"x" * 1_000)
 
 
-def test_a_large_object_in_small_pieces_takes_linear_time():
-    """Ten megabytes of base64 in 16 kB reads: were every read to scan from the start, this would take minutes."""
-    data = b'{"audio_chunk": "' + b"QUJD" * 2_500_000 + b'"}'
+@pytest.mark.parametrize("content", [b"QUJD" * 2_500_000, b"\\n" * 1_000_000, b'\\"' * 1_000_000])
+def test_a_large_object_in_small_pieces_takes_linear_time(content):
+    """Ten megabytes in 16 kB reads: were every read, or every escape, to look at all of it, this would take minutes."""
+    data = b'{"audio_chunk": "' + content + b'"}'
     objects = Objects()
     found = [o for at in range(0, len(data), 16_384) for o in objects.push(data[at : at + 16_384])]
     assert len(found) == 1

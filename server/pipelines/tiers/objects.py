@@ -11,7 +11,7 @@ from typing import Any
 from server.errors import UpstreamError
 
 _OUTSIDE = re.compile(rb'[{}\[\]"]')
-_BETWEEN = b" \t\r\n,"
+_BETWEEN = re.compile(rb"[ \t\r\n,]+")
 LARGEST = 32 * 1024 * 1024  # bytes of one object
 
 
@@ -67,7 +67,8 @@ class Objects:
 
     def _begin(self) -> bool:
         """Whether an object begins, after what may lie between two."""
-        self._held = self._held.lstrip(_BETWEEN)
+        if between := _BETWEEN.match(self._held):
+            del self._held[: between.end()]
         if self._held and not self._held.startswith(b"{"):
             raise _garbled(f"{bytes(self._held[:40])!r}")
         return bool(self._held)
