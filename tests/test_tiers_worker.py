@@ -35,7 +35,7 @@ async def test_through_the_edge_all_is_heard_and_what_is_asked_wrongly_is_told()
             ({"voice": ""}, 400, "voice"),
             ({"service": "nobody"}, 400, "there are: a, gone"),
             ({"service": "__proto__"}, 400, "there are"),
-            ({"voice": "tuba"}, 502, "tuba"),
+            ({"voice": "tuba"}, 502, "answered 400: voice: no 'tuba'"),
             ({"text": "EXPLODE now"}, 502, "the voice broke"),
             ({"service": "gone"}, 502, "nothing answers"),
         ]:
@@ -46,6 +46,10 @@ async def test_through_the_edge_all_is_heard_and_what_is_asked_wrongly_is_told()
             assert (told["tier"], told["requestId"]) == ("middleware", "me-1")
             assert response.headers["x-request-id"] == "me-1"
         assert (await client.post("/api/tts/stream", content=b"{")).status_code == 400
+        half = json.dumps(BODY | {"text": "Hello \ud83d"}).encode()
+        response = await client.post("/api/tts/stream", content=half)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_request")
+        assert "half a character" in response.json()["error"]
         assert (await client.get("/api/tts/stream")).status_code == 405
         assert (await client.get("/nowhere")).status_code == 404
         assert (await client.get("/health")).json()["status"] == "healthy"

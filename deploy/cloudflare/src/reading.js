@@ -59,7 +59,8 @@ function garbled(what) {
   return new Failure("upstream_garbled", 502, what);
 }
 
-function reason(message) {
+/** The back end's own word of what went wrong. */
+export function reason(message) {
   const told = message.error ?? message.message ?? "no reason given";
   return String(told.message ?? told).slice(0, 300);
 }

@@ -2,7 +2,7 @@
 
 import { Failure } from "./failure.js";
 import { Garbled, Objects } from "./objects.js";
-import { RATE, Reading } from "./reading.js";
+import { RATE, Reading, reason } from "./reading.js";
 
 const FINAL = new Set(["FAILED", "CANCELLED", "TIMED_OUT"]);
 const PATH = "/api/tts/synthesize";
@@ -194,9 +194,19 @@ async function ask(url, options, service, signal) {
     throw new Failure("upstream_unreachable", 502, `nothing answers at ${url}`);
   }
   if (response.ok) return response;
-  const told = (await response.text()).trim().slice(0, 200) || "no reason given";
   const [code, status] = meaning(response.status);
-  throw new Failure(code, status, `${url} answered ${response.status}: ${told}`);
+  throw new Failure(code, status, `${url} answered ${response.status}: ${why((await response.text()).trim())}`);
+}
+
+/** Why, out of an error's body. */
+function why(body) {
+  try {
+    const message = JSON.parse(body);
+    if (isObject(message) && !Array.isArray(message)) return reason(message);
+  } catch {
+    // It is no JSON, then.
+  }
+  return body.slice(0, 200) || "no reason given";
 }
 
 function meaning(status) {

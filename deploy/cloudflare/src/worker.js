@@ -137,6 +137,7 @@ async function asked(request, rules) {
   }
   const { text, voice, service: name } = body ?? {};
   if (typeof text !== "string" || !/[\p{L}\p{N}]/u.test(text)) throw new Failure("bad_request", 400, "text: required, something with words in it");
+  if (!text.isWellFormed()) throw new Failure("bad_request", 400, "text: it holds half a character");
   if (text.length > rules.longest) throw new Failure("bad_request", 400, `text: ${text.length} characters; at most ${rules.longest}`);
   for (const [field, value] of Object.entries({ voice, service: name })) {
     if (typeof value !== "string" || !value.trim() || value.length > 200) throw new Failure("bad_request", 400, `${field}: required, a string`);
