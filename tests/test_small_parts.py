@@ -87,6 +87,12 @@ def test_the_meter_lets_a_burst_through_then_slows_then_refuses():
         deque((meter.take(1_000, 0.0) for _ in range(100)), maxlen=0)
 
 
+def test_the_meter_lets_no_more_through_at_once_however_long_it_was_quiet():
+    meter = Meter(2.0, 0.0)
+    assert meter.take(BURST_MS, 3_600.0) == 0
+    assert meter.take(1_000, 3_600.0) == pytest.approx(0.5)
+
+
 def test_the_meter_forgives_who_waits():
     meter, now = Meter(2.0, 0.0), 0.0
     for _ in range(200):
