@@ -60,6 +60,14 @@ async def test_half_a_character_is_no_harm_and_null_is_nothing() -> None:
     assert server.requests[0].body["messages"][0]["content"] == "Hi \ufffd."
 
 
+async def test_half_a_character_from_the_model_is_told_as_a_question_mark() -> None:
+    async with scene(FakeLLM("so \ud83d it goes")) as url, pen(url) as p:
+        await p.start(stream_tokens=True)
+        assert (await p.until("done"))["text"].split() == ["so", "?", "it", "goes"]
+        await p.send("ping")
+        await p.until("pong")
+
+
 async def test_chunks_asked_for_without_end_are_refused() -> None:
     async with scripted(first=0.2) as (_, p, _):
         await p.start(pause={"max_tokens": 1})

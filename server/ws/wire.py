@@ -114,7 +114,7 @@ class Wire:
             if isinstance(frame, bytes):
                 await self.socket.send_bytes(frame)
             else:
-                await self.socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+                await self.socket.send_text(_text(frame))
         except (WebSocketDisconnect, RuntimeError):  # gone; the reader learns of it in its own time
             await asyncio.sleep(0)
 
@@ -131,6 +131,11 @@ def closing(error: ParleyError) -> int:
     if isinstance(error, EngineBusy):
         return 1013
     return error.close if isinstance(error, LimitError) else 1008
+
+
+def _text(frame: Mapping[str, Any]) -> str:
+    """`frame` as JSON. A model may give half a character, which no text can hold: it goes as a question mark."""
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
 
 
 def _size(frame: Frame) -> int:
