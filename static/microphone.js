@@ -38,11 +38,6 @@ export class Microphone {
     await this.#connect(stream);
   }
 
-  /** The device in use, as enumerateDevices names it. */
-  get device() {
-    return this.#stream?.getAudioTracks()[0]?.getSettings().deviceId ?? "";
-  }
-
   mute(muted) {
     this.#muted = muted;
     for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;

@@ -4,7 +4,7 @@ const FIRST_RETRY_MS = 400;
 const LAST_RETRY_MS = 8000;
 const FULL_RETRY_MS = 5000; // the server said that it carries all it can
 const PING_MS = 10_000;
-const MOST_UNSENT = 64_000; // bytes: two seconds of microphone; more would only arrive late
+const MOST_UNSENT = 64_000; // bytes: two seconds of microphone; more would only arrive late, and is dropped
 const REFUSED = new Set([1002, 1003, 1008, 1009]); // trying again by itself would not help
 
 export class Socket {
@@ -16,7 +16,6 @@ export class Socket {
   #tries = 0;
   #answered = true;
   #wanted = false;
-  dropped = 0; // microphone frames that a slow network cost
 
   /** `url()` is asked before each attempt. `on`: message(object), audio(ArrayBuffer), link({state, ...}). */
   constructor(url, on) {
@@ -48,9 +47,7 @@ export class Socket {
   }
 
   sendAudio(pcm) {
-    if (!this.open) return;
-    if (this.#socket.bufferedAmount > MOST_UNSENT) this.dropped++;
-    else this.#socket.send(pcm);
+    if (this.open && this.#socket.bufferedAmount <= MOST_UNSENT) this.#socket.send(pcm);
   }
 
   close() {
