@@ -99,6 +99,17 @@ def test_the_meter_forgives_who_waits():
         now += max(meter.take(1_000, now), 0.5)
 
 
+def test_the_meter_forgives_who_behaves_again():
+    meter, now = Meter(2.0, 0.0), 0.0
+    for _ in range(5):
+        meter.take(BURST_MS, now)
+        for _ in range(8):
+            now += meter.take(2_000, now)  # slowed down for eight seconds
+        for _ in range(1_500):
+            now += 0.02
+            meter.take(20, now)
+
+
 def frame(reply: int, at: float = 0.0) -> e.Audio:
     return e.Audio(reply, at, b"\0\0")
 
