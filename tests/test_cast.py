@@ -43,6 +43,14 @@ def test_nobody_named_is_answered_by_the_last_who_spoke_or_by_all():
     assert [x.character for x in told.of(e.ReplyStarted)] == ["ada", "ben"]
 
 
+def test_what_is_said_for_nobody_in_particular_is_said_by_the_last_who_spoke():
+    it, _ = talk("Ben here.")
+    it.active = ["ada", "ben"]
+    it.send("say", text="First.").quiet(1).send("user.text", text="Ben?").quiet(2)
+    _, told = it.send("say", text="Dinner is ready.").quiet(2).go()
+    assert [x.character for x in told.of(e.ReplyStarted)] == ["ada", "ben", "ben"]
+
+
 def test_a_name_the_model_writes_is_neither_shown_nor_spoken():
     it, _ = talk("Ada: <Ada>Hello you.</Ada>")
     _, told = it.send("user.text", text="Hi").quiet(2).go()
