@@ -81,8 +81,9 @@ class Relay:
             while not isinstance(part := await patience.next(source, observe), Complete):
                 patience.begun = True
                 if isinstance(part, Audio):
-                    async for pcm in forward.push(part):
-                        yield pcm
+                    async with aclosing(forward.push(part)) as forwarded:
+                        async for pcm in forwarded:
+                            yield pcm
                     continue
                 yield forward.finish()
                 async with aclosing(self._decoded(part, observe)) as decoded:
