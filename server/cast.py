@@ -33,7 +33,8 @@ class Cast:
         """The character `id`; None: the last who spoke, or the first present. Raises `ConfigError`."""
         if id:
             return chosen(self.everybody, [id])[0]
-        return self.last or next(iter(self.present.values()))
+        present = list(self.present.values())
+        return self.last if self.last in present and self.last else present[0]
 
     def speaker(self, character: Character) -> tuple[Speaker, int]:
         """The character's speaker and its rate in Hz, opened at first use. A voice that there is not is missed when it

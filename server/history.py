@@ -44,6 +44,16 @@ class History:
     def clear(self) -> None:
         self.entries.clear()
 
+    @property
+    def turn(self) -> int:
+        """The last turn; 0 if there was none."""
+        return max((entry.turn for entry in self.entries), default=0)
+
+    @property
+    def speaker(self) -> str:
+        """The id of the character who spoke last; empty if nobody did."""
+        return next((entry.character for entry in reversed(self.entries) if entry.character), "")
+
     def _add(self, entry: Entry) -> None:
         if len(self.entries) >= KEEP:
             del self.entries[: KEEP // 4]

@@ -44,7 +44,8 @@ class Podium:
         self._now: Performance | None = None
         self._draft: Performance | None = None
         self._ids = itertools.count(1)
-        self.turn = max((entry.turn for entry in history.entries), default=0)  # a conversation taken up again counts on
+        self.turn = history.turn  # a conversation that is taken up again counts on, and with whom it was led
+        cast.last = cast.everybody.get(history.speaker)
 
     @property
     def answering(self) -> Phase | None:

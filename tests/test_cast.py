@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from server import events as e
 from server.errors import ConfigError
+from server.history import History
 from server.pipelines.engines import Voice
 from tests import fakes
 from tests.talk import COUNT, lines, talk
@@ -49,6 +50,23 @@ def test_what_is_said_for_nobody_in_particular_is_said_by_the_last_who_spoke():
     it.send("say", text="First.").quiet(1).send("user.text", text="Ben?").quiet(2)
     _, told = it.send("say", text="Dinner is ready.").quiet(2).go()
     assert [x.character for x in told.of(e.ReplyStarted)] == ["ada", "ben", "ben"]
+
+
+def test_who_has_left_says_nothing_for_nobody_in_particular():
+    it, _ = talk("Ben here.")
+    it.active = ["ada", "ben"]
+    it.send("user.text", text="Ben?").quiet(2).send("session.update", character="ada")
+    _, told = it.send("say", text="Dinner is ready.").quiet(2).go()
+    assert [x.character for x in told.of(e.ReplyStarted)] == ["ben", "ada"]
+
+
+def test_a_conversation_taken_up_again_is_led_on_by_who_spoke_last():
+    it, _ = talk("Ben here.")
+    it.active, it.options["history"] = ["ada", "ben"], History()
+    it.options["history"].heard_user("Ben?", 7)
+    it.options["history"].said("ben", "Yes.", 7)
+    _, told = it.send("user.text", text="And?").quiet(2).go()
+    assert [(x.character, x.turn) for x in told.of(e.ReplyStarted)] == [("ben", 8)]
 
 
 def test_a_name_the_model_writes_is_neither_shown_nor_spoken():
