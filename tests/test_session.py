@@ -6,9 +6,9 @@ import pytest
 
 from server import events as e
 from server.errors import LimitError, LLMError
-from server.pipelines.engines import Message
+from server.pipelines.engines import LLMSettings, Message
 from tests import fakes
-from tests.talk import COUNT, kinds, lines, talk
+from tests.talk import COUNT, Talk, kinds, lines, talk
 
 
 def test_a_turn_is_heard_understood_and_answered():
@@ -115,6 +115,22 @@ def test_an_update_is_answered_and_a_wrong_one_changes_nothing():
     assert (updated[0].turn["silence_ms"], updated[0].interrupt["min_words"], updated[0].output_rate) == (300, 2, 8000)
     assert "zoe" in told.last(e.Error).message
     assert session.hearing.ear.rules.silence_ms == 300
+
+
+def test_what_a_client_asks_of_the_model_reaches_it():
+    class Asked(fakes.FakeLLM):
+        async def stream(self, messages, settings):
+            asked.append(settings)
+            async for delta in super().stream(messages, settings):
+                yield delta
+
+    asked: list[LLMSettings] = []
+    llm = Asked("Fine.")
+    it = Talk(fakes.rack(llm))
+    it.send("session.update", llm={"model": "m", "temperature": 0.5, "top_p": 0.9}, instructions="In rhyme.")
+    it.send("session.update", llm={"temperature": None}).send("user.text", text="Hi").quiet(1).go()
+    assert asked == [LLMSettings(model="m", temperature=None, top_p=0.9)]
+    assert "In rhyme." in llm.seen[0][0].content
 
 
 def test_the_output_rate_is_what_was_asked_for():
