@@ -56,10 +56,12 @@ async def falls_silent(answer):
     ],
 )
 async def test_an_upstream_that_fails_later_cuts_the_stream_and_the_reason_can_be_asked(script, code):
+    begun = asyncio.Event()
+
     async def then(answer):
         await answer.head()
         await answer.line(await tokens_of("One kettle."))
-        await asyncio.sleep(0.05)
+        await begun.wait()
         await script(answer)
 
     codec = fake_codec()
@@ -68,7 +70,7 @@ async def test_an_upstream_that_fails_later_cuts_the_stream_and_the_reason_can_b
         parley(None, codec, services=service(back), chunk_timeout_s=0.3) as url,
         asked(url) as client,
     ):
-        response, pcm, end = await listen(client, headers={"X-Request-Id": "me-2"})
+        response, pcm, end = await listen(client, begun=begun, headers={"X-Request-Id": "me-2"})
         assert response.status_code == 200
         assert "incomplete chunked read" in end
         assert heard(pcm) == pitches("One kettle.")

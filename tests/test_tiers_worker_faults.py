@@ -150,15 +150,16 @@ async def test_what_the_network_and_the_service_do_wrong_is_told_at_the_edge():
             await answer.left()
 
         for then in (dies, ends, errs, skips, hangs):
+            begun = asyncio.Event()
 
-            async def then_fails(answer, then=then):
+            async def then_fails(answer, then=then, begun=begun):
                 await answer.head()
                 await answer.line(chunk(1, 500))
-                await asyncio.sleep(0.05)
+                await begun.wait()
                 await then(answer)
 
             now.script = then_fails
-            response, pcm, end = await listen(client)
+            response, pcm, end = await listen(client, begun=begun)
             assert response.status_code == 200
             assert "incomplete chunked read" in end, then.__name__
             assert pcm == np.full(2_400, 500, "<i2").tobytes()

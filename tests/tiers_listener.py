@@ -1,5 +1,7 @@
 """A listener of the middleware for the tiers' tests: what it asks, what it hears, and what a service would send it."""
 
+import asyncio
+
 import httpx
 
 from server.pipelines.codec._tokens import to_wire
@@ -27,13 +29,17 @@ def service(url: str, kind: str = "ndjson", **more) -> dict:
     return {"echotts": {"kind": kind, "url": url, **more}}
 
 
-async def listen(client: httpx.AsyncClient, body=BODY, **more) -> tuple[httpx.Response, bytes, str]:
-    """The response, the body as far as it came, and how it ended."""
+async def listen(
+    client: httpx.AsyncClient, body=BODY, begun: asyncio.Event | None = None, **more
+) -> tuple[httpx.Response, bytes, str]:
+    """The response, the body as far as it came, and how it ended. `begun` is set with the first sound."""
     pcm = b""
     async with client.stream("POST", "/api/tts/stream", json=body, **more) as response:
         try:
             async for piece in response.aiter_bytes():
                 pcm += piece
+                if begun:
+                    begun.set()
         except httpx.RemoteProtocolError as error:
             return response, pcm, str(error)
         return response, pcm, ""
