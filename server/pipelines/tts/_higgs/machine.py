@@ -110,6 +110,8 @@ class Machine:
     def _open(self, model: Any) -> None:
         """Slots, what fills them, and who decides."""
         options = self.options
+        if self.device.type == "cuda":  # cuDNN's attention plans anew for every shape, and some versions fail in graphs
+            torch.backends.cuda.enable_cudnn_sdp(False)
         count = options.slots or self._slots_that_fit(model.config, model.dtype)
         slots = Slots(model.config, count, options.length, model.dtype, self.device)
         self.graphs = Graphs(self.device, options.step != "eager")
