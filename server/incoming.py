@@ -1,15 +1,13 @@
-"""What clients of the services send, as JSON: made fit to be passed on, checked, and refused in words. Pure."""
+"""What comes from outside as JSON: made fit to be passed on, checked, and refused in words. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from server.errors import ProtocolError
-
-_LONE = re.compile("[\ud800-\udfff]")  # half a character: JSON can name it, but no text can be sent that holds it
+from server.pipelines.halves import whole
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,7 +17,7 @@ def decoded(raw: str | bytes | bytearray) -> Any:
     try:
         value = json.loads(raw)
         text = json.dumps(value, ensure_ascii=False)
-        return json.loads(_LONE.sub("\ufffd", text)) if _LONE.search(text) else value
+        return value if (sound := whole(text)) == text else json.loads(sound)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from None
 

@@ -10,9 +10,9 @@ import pytest
 from server.settings import ROOT
 
 FLOORS = [  # from the ground up; a module imports from its own floor and from those below
-    {"errors", "audio", "incoming"},
+    {"errors", "audio"},
     {"pipelines"},
-    {"events", "commands", "timeline", "limits", "telemetry", "spoken", "outbox", "characters", "history"},
+    {"incoming", "events", "commands", "timeline", "limits", "telemetry", "spoken", "outbox", "characters", "history"},
     {"settings", "access", "rack", "cast", "clients"},
     {
         "bill",

@@ -57,6 +57,11 @@ async def test_the_answer_comes_in_deltas_as_they_are_made() -> None:
         assert seen.headers["x-title"] == "Parley"
 
 
+async def test_half_a_character_is_passed_on_as_one_that_can_be() -> None:
+    async with LLMServer("So \ud83d it goes.") as server, engine(server) as llm:
+        assert "".join(await read(llm)) == "So \ufffd it goes."
+
+
 async def test_a_callers_settings_win_over_the_engines() -> None:
     async with LLMServer() as server, engine(server, temperature="0.9", max_tokens="5", model="mine") as llm:
         answer = llm.stream(HELLO, NONE)

@@ -13,6 +13,7 @@ import openai
 
 from server.errors import ConfigError, LLMError
 from server.pipelines.engines import LLMSettings, Message
+from server.pipelines.halves import whole
 from server.pipelines.llm._endpoint import PREFILL, Endpoint
 from server.pipelines.llm._errors import translated
 from server.pipelines.llm._thoughts import Thoughts
@@ -186,7 +187,7 @@ def _text(chunk: Any, finish: list[Finish]) -> str:
     if choice.finish_reason:
         matched = isinstance(getattr(choice, "stop_reason", None), str)  # vLLM's own: the stop string it met
         finish.append("length" if choice.finish_reason == "length" else "stop_word" if matched else "stop")
-    return str(choice.delta.content or "") if choice.delta else ""
+    return whole(str(choice.delta.content or "")) if choice.delta else ""
 
 
 def _without_echo(text: str, said: str) -> str:
