@@ -67,7 +67,7 @@ async def test_an_upstream_that_fails_later_cuts_the_stream_and_the_reason_can_b
     codec = fake_codec()
     async with (
         upstream(then) as back,
-        parley(None, codec, services=service(back), chunk_timeout_s=0.3) as url,
+        parley(None, codec, services=service(back, first_timeout_s=10), chunk_timeout_s=0.5) as url,
         asked(url) as client,
     ):
         response, pcm, end = await listen(client, begun=begun, headers={"X-Request-Id": "me-2"})

@@ -77,12 +77,10 @@ async def test_an_upstream_that_is_not_there_or_says_nothing_is_told_as_json():
     async def silent(answer):
         await answer.left()
 
-    codec = fake_codec()
+    codec, gone = fake_codec(), {"gone": {"url": "http://127.0.0.1:9"}}
     async with (
         upstream(silent) as back,
-        parley(
-            None, codec, services=service(back) | {"gone": {"url": "http://127.0.0.1:9"}}, chunk_timeout_s=0.2
-        ) as url,
+        parley(None, codec, services=service(back, chunk_timeout_s=0.2) | gone) as url,
         asked(url) as client,
     ):
         response, body, _ = await listen(client)
