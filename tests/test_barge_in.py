@@ -67,6 +67,7 @@ def test_more_words_may_be_asked_for():
     assert verdict("stop it", 2_000, min_words=3) is Verdict.WAIT
     assert verdict("stop it", 2_000, over=True, min_words=3) is Verdict.RESUME
     assert verdict("stop it now", 2_000, min_words=3) is Verdict.INTERRUPT
+    assert verdict("", 2_000, min_words=3) is Verdict.WAIT  # a voice without words has none of them
 
 
 def test_backchannels_follow_the_language_and_can_be_replaced():

@@ -92,3 +92,9 @@ def test_a_stop_ends_what_is_prepared_too():
         it.raw(lambda: thinking.append(llm.open_now) or fakes.silence(20)).quiet(1).send("reply.interrupt").quiet(1)
     it.go()
     assert thinking == [1, 0]
+
+
+def test_drafts_can_be_turned_off_by_the_client():
+    it, llm = talk("Fine.")
+    it.send("session.update", turn={"speculative": False}).say("hello").quiet(0.35).say("there").quiet(2).go()
+    assert [m[-1].content for m in llm.seen] == ["hello there"]

@@ -175,6 +175,22 @@ def test_heard_out_has_patience_with_a_pause():
     paced(body)
 
 
+def test_a_listener_who_claims_too_much_is_taken_at_what_was_sent():
+    async def body(pacer, clock):
+        await pacer.wait(100)
+        pacer.played(60_000)
+
+        async def go_on() -> None:
+            while True:
+                await pacer.wait(20)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(go_on(), 2.5)
+        assert pacer.sent_ms == 100 + 300
+
+    paced(body)
+
+
 def test_one_who_never_says_a_word_again_goes_by_the_clock():
     async def body(pacer, clock):
         await pacer.wait(20)
