@@ -55,6 +55,7 @@ class AudioSettings(Table):
     output_rate: int = Field(0, ge=0, le=48_000)  # 0: the voice engine's own
     lead_ms: float = Field(300, ge=60, le=5_000)
     ahead_ms: float = Field(4_000, ge=200)  # synthesised beyond what has left, before the model is paused
+    clause_ms: float = Field(400, ge=0)  # a first sentence that takes the model longer is begun at a clause; 0: never
 
     @field_validator("output_rate")
     @classmethod
@@ -62,8 +63,6 @@ class AudioSettings(Table):
         if 0 < rate < 8_000:
             raise ValueError("Input should be 0, or at least 8000")
         return rate
-
-    clause_ms: float = Field(400, ge=0)  # a first sentence that takes the model longer is begun at a clause; 0: never
 
 
 class CharacterSettings(Table):

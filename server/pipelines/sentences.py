@@ -129,7 +129,7 @@ async def sentences(
     sentences that were whole. Closing this closes `tokens`."""
     splitter, source, patience = Splitter(language=language), Source(tokens), Patience(patience_s)
     try:
-        while (delta := await source.next(idle_s if splitter.waiting else patience.left())) is not None:
+        while (delta := await source.next(idle_s if splitter.waiting else None)) is not None:
             splitter.eager = patience.over()
             for portion in _portions(delta):
                 for piece in _pieces(splitter, portion, told=not source.idle):

@@ -1,9 +1,7 @@
-"""Waiting for the next piece of a stream: with a limit, and for no longer than a listener is patient."""
+"""Waiting for the next piece of a stream: with a limit, and as long as a listener is patient."""
 
 import asyncio
 from collections.abc import AsyncIterator
-
-EARLY = 0.001  # seconds by which a timer may fire before its time
 
 
 class Patience:
@@ -14,19 +12,13 @@ class Patience:
         self._seconds = seconds
         self._end: float | None = None
 
-    def left(self) -> float | None:
-        """Seconds until it is lost; None where nothing will change any more by waiting."""
-        if self._end is None or self.over():
-            return None
-        return self._end - self._clock()
-
     def over(self) -> bool:
         """Whether it is lost, now that there is something to say."""
         if self._seconds is None:
             return False
         if self._end is None:
             self._end = self._clock() + self._seconds
-        return self._clock() >= self._end - EARLY
+        return self._clock() >= self._end
 
     def rewarded(self) -> None:
         """There was a piece."""
