@@ -40,6 +40,7 @@ class SessionUpdate(_Command):
     type: Literal["session.update"]
     input_rate: int | None = Field(None, ge=8_000, le=48_000)
     output_rate: int | None = Field(None, ge=8_000, le=48_000)
+    lead_ms: float | None = Field(None, ge=60, le=5_000)
     character: str | None = None
     characters: list[str] | None = Field(None, min_length=1, max_length=8)
     turn: TurnUpdate | None = None

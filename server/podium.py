@@ -44,6 +44,7 @@ class Podium:
         self._now: Performance | None = None
         self._draft: Performance | None = None
         self._ids = itertools.count(1)
+        self.lead(stage.lead_ms)
         self.turn = history.turn  # a conversation that is taken up again counts on, and with whom it was led
         cast.last = cast.everybody.get(history.speaker)
 
@@ -61,6 +62,12 @@ class Podium:
     def reply(self) -> Reply | None:
         """The reply that sounds, or is thought."""
         return self._now.answer.reply if self._now else None
+
+    def lead(self, ms: float) -> None:
+        """From now on audio may be so far ahead of the listener, that of the reply under way, too."""
+        self.stage = replace(self.stage, lead_ms=max(ms, self.stage.least_lead_ms))
+        if self.reply:
+            self.reply.pacer.lead(self.stage.lead_ms)
 
     def pause(self, reason: str) -> None:
         if self._now:

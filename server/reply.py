@@ -57,6 +57,7 @@ class Stage:
     language: str = "en"
     on_error: Callable[[EngineError], None] = lambda error: None
     packing: Callable[[], Packing] = Plain  # for one reply
+    least_lead_ms: float = 0  # what the packing cannot do without
 
 
 class Reply:
@@ -85,7 +86,7 @@ class Reply:
         self.text = ""
         self._ids, self._tokens, self._speaker, self._stage = ids, tokens, speaker, stage
         self._prose = Prose(names)
-        self._pacer = Pacer(stage.lead_ms, stage.clock)
+        self.pacer = Pacer(stage.lead_ms, stage.clock)
         self._resampler = Resampler(rate, stage.output_rate)
         self._sentences: asyncio.Queue[str | None] = asyncio.Queue(SENTENCES_AHEAD)
         self._packing = stage.packing()
@@ -120,7 +121,7 @@ class Reply:
             group.create_task(self._think())
             group.create_task(self._voice())
             await self._speak()
-        await self._pacer.heard_out()
+        await self.pacer.heard_out()
         self.phase = Phase.DONE
         heard, _ = self.heard()
         await self._stage.outbox.put(ReplyDone(self.id, heard, round(self._made_ms, 1)))
@@ -188,9 +189,9 @@ class Reply:
         await self._released.wait()
         while (frame := await self._frames.get()) is not None:
             rate = self._stage.output_rate
-            event = await self._packing.pack(self.id, round(self._pacer.sent_ms, 2), frame, rate)
-            await self._pacer.wait(milliseconds(frame, rate))
-            self._tell_sentences(self._pacer.sent_ms)
+            event = await self._packing.pack(self.id, round(self.pacer.sent_ms, 2), frame, rate)
+            await self.pacer.wait(milliseconds(frame, rate))
+            self._tell_sentences(self.pacer.sent_ms)
             if self.phase is Phase.THINKING:
                 self.phase = Phase.SPEAKING
                 await self._stage.outbox.put(ReplyAudio(self.id, self._packing.rate(rate), self._packing.format))
@@ -211,7 +212,7 @@ class Reply:
     def pause(self, reason: str) -> None:
         """Hold the audio. Each reason must be resumed by itself."""
         if not self._pauses:
-            self._pacer.pause()
+            self.pacer.pause()
             self._tell(ReplyPaused(self.id, round(self.heard_ms, 1), reason))
         self._pauses.add(reason)
 
@@ -221,18 +222,18 @@ class Reply:
             return
         self._pauses.discard(reason)
         if not self._pauses:
-            self._pacer.resume()
+            self.pacer.resume()
             self._tell(ReplyResumed(self.id, round(self.heard_ms, 1), told or reason))
 
     def played(self, ms: float) -> None:
         """The client's word: so much of it has sounded."""
         if ms > 0:
             self.timeline.mark("first_heard")
-        self._pacer.played(ms)
+        self.pacer.played(ms)
 
     @property
     def heard_ms(self) -> float:
-        return self._pacer.heard_ms()
+        return self.pacer.heard_ms()
 
     @property
     def paused(self) -> bool:

@@ -59,7 +59,7 @@ class Session:
         rate = audio.output_rate or rack.tts().rate
         stage = Stage(self.outbox, clock, rate, audio.lead_ms, audio.ahead_ms, audio.clause_ms, settings.language)
         if tokens:
-            stage = replace(stage, packing=partial(Tokens, tokens), lead_ms=max(audio.lead_ms, LEAD_MS))
+            stage = replace(stage, packing=partial(Tokens, tokens), least_lead_ms=LEAD_MS)
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
         self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
         self._taken: Turn | None = None  # the one that is being begun
@@ -225,6 +225,8 @@ class Session:
             self.hearing.ear.set_rate(update.input_rate)
         if update.output_rate:
             self.podium.stage = replace(self.podium.stage, output_rate=update.output_rate)
+        if update.lead_ms:
+            self.podium.lead(update.lead_ms)
         if update.instructions is not None:
             self.podium.instructions = update.instructions
         if update.llm:
@@ -242,7 +244,7 @@ class Session:
             engines=self._rack.names(),
             turn=self.hearing.ear.rules.model_dump(include={"mode", "silence_ms", "speculative"}),
             interrupt=self.hearing.rules(),
-            lead_ms=self._settings.audio.lead_ms,
+            lead_ms=self.podium.stage.lead_ms,
             resumed=self.resumed,
             notice=self._rack.llm.notice or None,
         )

@@ -138,11 +138,16 @@ function linked(link) {
 function playing({ type, reply, ms, latencyMs = 0, frame }) {
   tap?.events.push({ type, reply, ms, frame });
   if (type === "started") gaps = 0;
-  if (type === "underrun" && ++gaps === MANY_GAPS) notices.show({ key: "slow", kind: "info", ...SLOW });
+  if (type === "underrun") starved();
   if (type === "playback") socket.send({ type, reply, ms });
   else if (type === "finished") dispatch({ type: "page.finished", reply });
   else if (["started", "position", "paused"].includes(type) && reply !== null)
     dispatch({ type: "page.position", reply, ms: Math.max(0, ms - latencyMs) });
+}
+
+function starved() {
+  talk.tellStarved();
+  if (++gaps === MANY_GAPS) notices.show({ key: "slow", kind: "info", ...SLOW });
 }
 
 function captured(pcm, peak) {

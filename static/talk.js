@@ -6,6 +6,7 @@ import { prefer, preferences } from "./preferences.js";
 import { linkTrouble, microphoneTrouble, speakerTrouble } from "./words.js";
 
 const LEAST_SPOKEN = 5; // frames: less is a slip of the finger, which the server does not answer
+const MOST_LEAD_MS = 1500; // asked for on a slow network
 const SILENCE_AFTER_MUTE = 2000 / 20; // frames: enough for the server to see that the turn has ended
 
 export class Talk {
@@ -136,6 +137,12 @@ export class Talk {
     const { session } = this.state;
     const rate = this.microphone.rate;
     if (this.microphone.open && session && session.input_rate !== rate) this.update({ input_rate: rate });
+  }
+
+  /** The voice broke off for want of audio: ask the server to send it twice as far ahead as it says it does. */
+  tellStarved() {
+    const lead = this.state.session?.lead_ms ?? MOST_LEAD_MS;
+    if (lead < MOST_LEAD_MS) this.update({ lead_ms: Math.min(MOST_LEAD_MS, 2 * lead) });
   }
 
   /** Browsers suspend audio for reasons of their own; any gesture wakes it. */

@@ -57,6 +57,22 @@ async def test_a_voice_that_breaks_up_is_explained() -> None:
         await page.wait_for_selector(".notice:has-text('the voice breaks up')")
 
 
+async def test_after_a_gap_the_page_asks_for_audio_further_ahead_and_no_further_than_it_has_use_for() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(200))
+        for gap, lead in enumerate((600, 1_200, 1_500), start=1):
+            await page.wait_for_function(
+                "count => window.parley.tap.events.filter(({ type }) => type === 'dry').length === count", arg=gap
+            )
+            await server.play(1, tone(300), announce=False)
+            assert (await server.got("session.update", gap))["lead_ms"] == lead
+            await server.tell("session.updated", lead_ms=lead, turn={"mode": "auto", "silence_ms": 500})
+        await page.wait_for_function("() => window.parley.tap.events.filter(({ type }) => type === 'dry').length === 4")
+        await server.play(1, tone(300), announce=False)
+        await heard_ms(server, 1, 1_400)
+        assert len(server.sent("session.update")) == 3
+
+
 async def test_a_pause_holds_and_goes_on_from_the_very_sample() -> None:
     async with talking() as (server, page):
         pcm = tone(3_000)

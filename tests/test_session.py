@@ -53,26 +53,6 @@ def test_audio_has_no_gap():
         assert two.start_ms == pytest.approx(one.start_ms + len(one.data) / 32, abs=0.1)
 
 
-def test_a_slow_models_first_clause_is_spoken_while_the_rest_is_thought():
-    text = "Well now my dear friend, that is a long story indeed."
-    slow, llm = talk(text)
-    llm.delay = 0.15
-    session, told = slow.send("user.text", text="Tell me.").quiet(6).go()
-    assert [x.text for x in told.of(e.ReplySentence)] == ["Well now my dear friend,", "that is a long story indeed."]
-    assert lines(session)[-1] == ("assistant", text, False)
-    whole, llm = talk(text, audio={"clause_ms": 0})
-    llm.delay = 0.15
-    _, patient = whole.send("user.text", text="Tell me.").quiet(6).go()
-    assert [x.text for x in patient.of(e.ReplySentence)] == [text]
-    assert told.at(e.Audio) < patient.at(e.Audio) - 0.5
-
-
-def test_where_sentences_end_depends_on_the_language():
-    german, _ = talk("Frau Hr. Maier kommt. Ja.", language="de")
-    _, told = german.send("user.text", text="Na?").quiet(4).go()
-    assert [x.text for x in told.of(e.ReplySentence)] == ["Frau Hr. Maier kommt.", "Ja."]
-
-
 def test_say_speaks_as_it_stands():
     it, llm = talk()
     session, told = it.send("say", text="Dinner is ready.").quiet(2).go()

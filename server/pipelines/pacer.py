@@ -20,8 +20,7 @@ class Pacer:
     """One reply's audio on its way out."""
 
     def __init__(self, lead_ms: float, clock: Callable[[], float]) -> None:
-        self._lead = lead_ms
-        self._aim = lead_ms - min(AGE_MS, 0.4 * lead_ms)
+        self.lead(lead_ms)
         self._clock = clock
         self.sent_ms = 0.0
         self._anchor_ms, self._anchor_at = 0.0, 0.0
@@ -29,6 +28,10 @@ class Pacer:
         self._acked_at: float | None = None
         self._running = asyncio.Event()
         self._running.set()
+
+    def lead(self, ms: float) -> None:
+        """From now on audio may be so far ahead of the listener."""
+        self._lead, self._aim = ms, ms - min(AGE_MS, 0.4 * ms)
 
     @property
     def paused(self) -> bool:
