@@ -15,7 +15,8 @@ export class Queue {
   #gain = 1;
   #slope = 0; // of the gain, per sample
   #stopAt = Infinity; // the position where a fade-out ends
-  #residue = 0; // the last sample before running dry, dying away
+  #residue = 0; // the last sample before running dry, dying away, also under what goes on meanwhile
+  #lingered = 0; // up to where, in the quantum at hand, it is mixed in
   #tell;
 
   /** `tell(event)` receives {type, reply, samples}: started, paused, resumed, dry, underrun,
@@ -100,7 +101,9 @@ export class Queue {
     if (this.#tail) return this.#fadeTail(out);
     let at = 0;
     while (at < out.length && this.#ready(out.length)) at = this.#play(out, at);
-    this.#silence(out, at);
+    out.fill(0, at);
+    this.#linger(out, out.length);
+    this.#lingered = 0;
   }
 
   #fadeTail(out) {
@@ -124,7 +127,6 @@ export class Queue {
     const enough = now.ended || now.available >= this.#target || now.waited >= 2 * this.#target;
     if (!enough || (now.available === 0 && !now.ended)) return false;
     this.#state = "playing";
-    this.#residue = 0;
     if (now.played === 0) this.#tell({ type: "started", reply: now.reply, samples: 0 });
     return true;
   }
@@ -132,16 +134,16 @@ export class Queue {
   #play(out, at) {
     const [now] = this.#segments;
     at = this.#copy(now, out, at);
-    if (now.played === this.#stopAt) return this.#hold(now, at);
+    if (now.played === this.#stopAt) return this.#hold(now, out, at);
     if (now.available > 0) return at;
     if (now.ended) this.#finish(now);
-    else if (at < out.length) this.#runDry(now);
+    else if (at < out.length) this.#runDry(now, out, at);
     return at;
   }
 
-  #hold(segment, at) {
+  #hold(segment, out, at) {
     this.#state = "paused";
-    this.#residue = (segment.last ?? 0) * this.#gain;
+    this.#breakOff(segment, out, at);
     this.#stopAt = Infinity;
     this.#gain = 0;
     this.#slope = 0;
@@ -157,8 +159,8 @@ export class Queue {
   }
 
   // Nothing is there: the reply's end, or the network's fault. Let the last sample die away instead of breaking off.
-  #runDry(segment) {
-    this.#residue = (segment.last ?? 0) * this.#gain;
+  #runDry(segment, out, at) {
+    this.#breakOff(segment, out, at);
     this.#state = "filling";
     this.#gain = 0;
     this.#slope = 1000 / (FADE_MS * this.#rate);
@@ -174,10 +176,19 @@ export class Queue {
     this.#tell({ type: "underrun", reply: segment.reply, samples: segment.played });
   }
 
-  #silence(out, at) {
-    const decay = Math.exp(-1000 / (2 * this.#rate));
-    for (; at < out.length && Math.abs(this.#residue) > 1e-4; at++) out[at] = this.#residue *= decay;
-    out.fill(0, at);
+  #breakOff(segment, out, at) {
+    this.#linger(out, at);
+    this.#residue += (segment.last ?? 0) * this.#gain;
+  }
+
+  // Mix the residue in, up to `end`. It is gone within a fade: after that what is played is exact again.
+  #linger(out, end) {
+    const decay = Math.exp(-10_000 / (FADE_MS * this.#rate));
+    for (let at = this.#lingered; at < end && this.#residue !== 0; at++) {
+      this.#residue = Math.abs(this.#residue) > 1e-4 ? this.#residue * decay : 0;
+      out[at] += this.#residue;
+    }
+    this.#lingered = end;
   }
 
   // As much of `segment` as fits, and no further than the end of a fade-out; returns where `out` is filled to.

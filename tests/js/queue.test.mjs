@@ -102,6 +102,23 @@ test("running dry tells of it, dies away without a click, and no sample is lost"
   assert.deepEqual(after.subarray(FADE), tone(30 * QUANTUM - FADE, 1300 + FADE));
 });
 
+test("what comes while the last of it is still dying away makes no click, wherever in a quantum it ran dry", () => {
+  const level = (count) => new Float32Array(count).fill(0.5);
+  for (let short = 0; short < QUANTUM; short++) {
+    const { queue, render, types } = player();
+    const sent = 10 * QUANTUM + short;
+    queue.push(1, level(sent));
+    const before = render(11);
+    assert.equal(types().at(-1), "dry");
+    queue.push(1, level(4800));
+    const after = render(30);
+    const all = [...before.subarray(sent - 1), ...after];
+    const jump = Math.max(...all.slice(1).map((each, i) => Math.abs(each - all[i])));
+    assert.ok(jump < 0.03, `${short}: ${jump}`);
+    assert.ok(after.subarray(FADE).every((each) => each === 0.5), "exact again after the fade");
+  }
+});
+
 test("a reply waits for its jitter buffer, but not for ever", () => {
   const { queue, render } = player();
   queue.push(1, tone(200));
