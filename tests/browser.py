@@ -108,10 +108,11 @@ async def told(page: Any, type: str) -> list[dict[str, Any]]:
 
 
 async def start_of(page: Any, reply: int, played: npt.NDArray[np.float32], sent: npt.NDArray[np.float32]) -> int:
-    """Where, in what was `played`, `reply` begins, of which at least `sent` sounded. On a busy machine Chromium tells a
-    worklet now and then a frame that is one quantum off, so the quantum is that in which the samples are."""
+    """Where, in what was `played`, `reply` begins, of which at least `sent` sounded. The frame that Chromium tells a
+    worklet is a quantum or two off now and then, so it is looked for around it; the samples must be exact."""
     [frame] = [event["frame"] for event in await told(page, "started") if event["reply"] == reply]
     near = int(frame - await page.evaluate("() => window.parley.tap.chunks[0].frame"))
-    found = [at for at in (near, near - QUANTUM, near + QUANTUM) if np.array_equal(played[at : at + sent.size], sent)]
-    assert found, "what was sent is not what was played"
+    around = [max(0, near + quanta * QUANTUM) for quanta in (0, -1, 1, -2, 2, -3, 3)]
+    found = [at for at in around if np.array_equal(played[at : at + sent.size], sent)]
+    assert found, f"what was sent is not what was played: {near=}, {sent.size=}, {played.size=}"
     return found[0]
