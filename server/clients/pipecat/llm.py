@@ -45,7 +45,7 @@ class ParleyLLMService(LLMService):
         settings: LLMSettings | None = None,
         **options: Any,
     ) -> None:
-        nothing = dict.fromkeys(
+        nothing: dict[str, Any] = dict.fromkeys(
             ("model", "system_instruction", "temperature", "max_tokens", "top_p", "top_k", "frequency_penalty",
              "presence_penalty", "seed", "user_turn_completion_config")
         )  # fmt: skip

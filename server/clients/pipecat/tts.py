@@ -123,7 +123,7 @@ class ParleyTTSService(TTSService):
             self._forget()
             await self._speech.cancel()
 
-    async def _update_settings(self, delta: TTSSettings) -> dict[str, Any]:
+    async def _update_settings(self, delta: Any) -> dict[str, Any]:
         changed: dict[str, Any] = await super()._update_settings(delta)
         if self._speech is not None and changed.keys() & {"voice", "language", "model"}:
             if self._now or self._coming:
