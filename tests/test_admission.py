@@ -87,6 +87,29 @@ def test_a_stream_about_to_run_dry_goes_before_a_newcomer() -> None:
     assert run(scene()) == ["live", "live", "live", "live", "new"]
 
 
+@pytest.mark.parametrize("clients", ["aaa", "abc"])
+def test_a_first_sound_that_takes_several_turns_is_finished_before_the_next_is_begun(clients: str) -> None:
+    """Else all would be heard as late as the last."""
+
+    async def scene() -> list[str]:
+        admission, log = Admission(1), []
+
+        async def first(name: str, client: str) -> None:
+            async with admission.stream(client) as stream:
+                for _ in range(3):  # the engine begins with silence
+                    async with stream.turn():
+                        await asyncio.sleep(0.1)
+                stream.sent(300)
+                log.append(f"{name} {asyncio.get_running_loop().time():.1f}")
+
+        async with asyncio.TaskGroup() as group:
+            for name, client in zip("123", clients, strict=True):
+                group.create_task(first(name, client))
+        return log
+
+    assert run(scene()) == ["1 0.3", "2 0.6", "3 0.9"]
+
+
 def test_among_those_ahead_the_one_with_least_goes_first() -> None:
     async def scene() -> list[str]:
         admission, log = Admission(1), []

@@ -176,6 +176,8 @@ def test_chunks_are_of_the_sizes_asked_for(preset: object) -> None:
         ("Dr. Smith, who paid 1,000 dollars, left.", ["Dr. Smith,", "who paid 1,000 dollars, left."]),
         ("No clause here. Next, then.", ["No clause here.", "Next, then."]),
         ("Only this, ...", ["Only this, ..."]),
+        ("He paid 3.50, and left, too.", ["He paid 3.50,", "and left, too."]),
+        ("One. Two words, then three.", ["One.", "Two words, then three."]),
         ("", []),
     ],
 )

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from server.pipelines import threads
 from server.pipelines.threads import pour, pull
 
 
@@ -127,6 +128,29 @@ async def test_pull_raises_what_the_engine_raises(worker: ThreadPoolExecutor) ->
 
 async def test_pour_takes_everything_in_order(worker: ThreadPoolExecutor) -> None:
     assert [n async for n in pour(Engine(5).produce, worker)] == [0, 1, 2, 3, 4]
+
+
+async def test_a_pour_makes_a_piece_when_it_is_asked_for(
+    worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PATIENCE_S", 10.0)
+    engine = Engine(3)
+    async with aclosing(pour(engine.produce, worker)) as stream:
+        for n in range(3):
+            assert await anext(stream) == n
+            assert engine.made == list(range(n + 1))
+        assert [rest async for rest in stream] == []
+
+
+async def test_a_pour_that_is_closed_while_its_engine_waits_to_be_asked(
+    worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PATIENCE_S", 20.0)
+    engine = Engine()
+    async with aclosing(pour(engine.produce, worker)) as stream:
+        await anext(stream)
+    await at_rest(worker)
+    assert engine.made == [0]
 
 
 async def test_pour_finishes_without_its_reader(worker: ThreadPoolExecutor) -> None:

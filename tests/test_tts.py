@@ -254,6 +254,28 @@ def test_espeak_stops_at_the_next_callback(tmp_path: Path) -> None:
     copy.close()
 
 
+def test_espeak_is_set_up_anew_only_for_another_manner(tmp_path: Path) -> None:
+    """Every call into the library gives up the interpreter's lock, and has to get it back."""
+    copy, chosen = _libespeak.Copy(tmp_path / "library"), list[bytes]()
+    copy.load()
+    choose = copy._library.espeak_SetVoiceByName
+    copy._library.espeak_SetVoiceByName = lambda name: chosen.append(name) or choose(name)
+
+    def length(manner: _libespeak.Manner) -> int:
+        copy.say("Good evening to you.", manner, taker := Taker(1000))
+        return len(b"".join(taker.taken))
+
+    slow, fast = (_libespeak.Manner("gmw/en-US", rate=rate) for rate in (120, 300))
+    lengths = [length(manner) for manner in (slow, fast, fast)]
+    with pytest.raises(TTSError, match="nobody"):
+        length(_libespeak.Manner("nobody"))
+    lengths += [length(manner) for manner in (fast, slow)]
+    copy.close()
+    assert chosen == [b"gmw/en-US", b"gmw/en-US", b"nobody", b"gmw/en-US", b"gmw/en-US"]
+    assert lengths == pytest.approx([lengths[0], *[lengths[1]] * 3, lengths[0]], rel=0.02)
+    assert lengths[0] > 1.5 * lengths[1]
+
+
 @NEED_FLITE
 @pytest.mark.parametrize("voice", flite.NAMES)
 def test_flite_stops_at_the_next_callback(voice: str) -> None:

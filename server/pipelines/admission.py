@@ -1,8 +1,8 @@
 """Who may use an engine now: as many streams as it carries in real time, the others in a bounded, fair queue.
 
 A stream takes its turn for every piece it makes, so the engine's time goes where it is needed:
-first to those whose listener is about to run dry, then to those with nothing to play yet, the least recently served
-client first, then to those that are ahead of their listener.
+first to those whose listener is about to run dry, then to those with nothing to play yet, then to those that are ahead
+of their listener. A first sound that was begun is finished before another is, of the least recently served client.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from server.errors import EngineBusy
 
-DUE_MS = 250.0  # less audio than this ahead of the listener is urgent
+DUE_MS = 200.0  # less audio than this ahead of the listener is urgent
 EASY_MS = 800.0  # who has more waits while others get their first
 
 
@@ -48,6 +48,7 @@ class Stream:
         self.client, self.number = client, number
         self.listener = Listener()
         self.since = 0  # its place among all that ever waited
+        self.begun = False  # it has had a turn since it has had something new to say
         self.admitted = False
         self._admission = admission
 
@@ -61,6 +62,7 @@ class Stream:
         """Something new is to be said. To a listener who has heard everything it is like the first thing."""
         if not self.listener.ahead_ms(self._admission.clock()):
             self.listener = Listener()
+            self.begun = False
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -142,7 +144,7 @@ class Admission:
         """The smallest goes next."""
         need = stream.need(now)
         if need is Need.FIRST:
-            return need, self._served.get(stream.client, 0), stream.since
+            return need, not stream.begun, self._served.get(stream.client, 0), stream.since
         return need, stream.listener.ahead_ms(now), stream.since
 
     def retry_after(self) -> float:
@@ -201,7 +203,7 @@ class Admission:
     def _let_in(self, stream: Stream, need: Need) -> Need:
         self._turns[need] += 1
         self._admitted += not stream.admitted
-        stream.admitted = True
+        stream.admitted = stream.begun = True
         self._served[stream.client] = self._next()
         return need
 

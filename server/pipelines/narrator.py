@@ -10,7 +10,7 @@ from typing import Any
 
 from server.audio import SAMPLE, Resampler, milliseconds
 from server.pipelines.admission import Stream
-from server.pipelines.boundaries import Verdict, has_words, judge_clause, next_mark
+from server.pipelines.boundaries import Verdict, has_words, judge, judge_clause, next_mark, past
 from server.pipelines.engines import Speaker, Speech, Word
 from server.pipelines.joins import Joiner, Seams
 from server.pipelines.sentences import Splitter
@@ -105,6 +105,7 @@ class Narrator:
                     words += (replace(w, start=w.start + offset, end=w.end + offset) for w in piece.words)
                     if speech := self._given(self._joiner.push(piece.pcm), words):
                         yield speech
+                    await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run
             if speech := self._given(self._joiner.cut(pause_after(sentence)), words, last=True):
                 yield speech
 
@@ -114,9 +115,7 @@ class Narrator:
 
     async def _turn(self, pieces: AsyncGenerator[Speech, None]) -> Speech | None:
         async with self._stream.turn():
-            piece = await anext(pieces, None)
-            await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run
-            return piece
+            return await anext(pieces, None)
 
     def _given(self, pcm: bytes, words: list[Word], *, last: bool = False, over: bool = False) -> Speech | None:
         """What goes out: `pcm` at our rate with the words whose place is known; they leave `words`."""
@@ -149,32 +148,43 @@ def plain(text: str) -> str:
 
 
 def sentences_of(text: str, *, eager: bool = False) -> Iterator[tuple[int, str]]:
-    """The sentences of `text`, each with its offset, found as they are asked for; `eager`: the first is cut at its
-    first clause."""
+    """The sentences of `text`, each with its offset, found as they are asked for; `eager`: the first clause, if there
+    is one, comes alone."""
     at = 0
-    for sentence in _sentences(text):
+    if eager and (clause := _first_clause(text)):
+        at = text.index(clause) + len(clause)
+        yield at - len(clause), clause
+    for sentence in _sentences(text, at):
         at = text.index(sentence, at)
-        yield from _first_clause(at, sentence) if eager else [(at, sentence)]
-        at, eager = at + len(sentence), False
+        yield at, sentence
+        at += len(sentence)
 
 
-def _sentences(text: str) -> Iterator[str]:
+def _sentences(text: str, start: int) -> Iterator[str]:
     splitter = Splitter()
-    for begin in range(0, len(text), PORTION):
+    for begin in range(start, len(text), PORTION):
         yield from splitter.push(text[begin : begin + PORTION])
     yield from splitter.finish()
 
 
-def _first_clause(offset: int, sentence: str) -> list[tuple[int, str]]:
-    """The first clause of at least two words, and the rest, where there is both."""
-    at = 0
-    while (mark := next_mark(sentence, at, clauses=True)) >= 0:
+def _first_clause(text: str) -> str:
+    """The first clause of at least two words, where one ends before the first sentence does; else nothing."""
+    text, at = text[:PORTION], 0
+    while (mark := next_mark(text, at, clauses=True)) >= 0 and not _ends(text[:mark], at):
         at = mark + 1
-        rest = sentence[at:].lstrip()
-        enough = len(sentence[:mark].split()) >= EAGER_WORDS and has_words(rest, 0, len(rest))
-        if enough and judge_clause(sentence, mark) is Verdict.END:
-            return [(offset, sentence[:at]), (offset + len(sentence) - len(rest), rest)]
-    return [(offset, sentence)]
+        enough = len(text[:mark].split()) >= EAGER_WORDS and has_words(text, at, len(text))
+        if enough and judge_clause(text, mark) is Verdict.END:
+            return text[:at].strip()
+    return ""
+
+
+def _ends(text: str, start: int) -> bool:
+    """Whether a sentence ends in `text` after `start`."""
+    while (mark := next_mark(text, start)) >= 0:
+        if judge(text, mark) is Verdict.END:
+            return True
+        start = past(text, mark)
+    return False
 
 
 def pause_after(text: str) -> float:

@@ -128,9 +128,9 @@ class Studio:
 
     def _voice(self, booth: Booth, name: str) -> Voice:
         wanted, engine = name.strip().lower(), "" if booth is self.default else booth.name
-        own = {voice.lower(): voice for voice in booth.engine.voices()}
         if not wanted:
             return Voice(engine=engine)
+        own = {voice.lower(): voice for voice in booth.engine.voices()}
         if wanted in own:
             return Voice(name=own[wanted], engine=engine)
         if wanted in self._cast:

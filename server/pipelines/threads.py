@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 LIMIT = 2048  # pieces a producer may be ahead of its reader; a full buffer makes the producer wait
+PATIENCE_S = 0.02  # how long a producer waits to be asked for more, before it goes on without its reader
 
 
 class _End:
@@ -56,14 +57,22 @@ class _Basin(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[T | _End] = asyncio.Queue()
         self._room = threading.Semaphore(limit)
+        self._asked = threading.Semaphore(0)
+        self._led = True  # its reader keeps asking
         self._closed = threading.Event()
 
     def give(self, piece: T) -> bool:
-        """From the thread: add `piece`, waiting for room. False once nobody reads any more: stop producing."""
+        """From the thread: add `piece`, waiting for room, and for the reader to ask for the next one. False once nobody
+        reads any more: stop producing."""
         while not self._room.acquire(timeout=1):
             if self._loop.is_closed():  # whoever read was never closed: let the thread end all the same
                 return False
-        return self._post(piece)
+        return self._post(piece) and self._wanted()
+
+    def _wanted(self) -> bool:
+        if self._led:
+            self._led = self._asked.acquire(timeout=PATIENCE_S)
+        return not self._closed.is_set()
 
     def finish(self) -> None:
         self._post(_END)
@@ -82,16 +91,23 @@ class _Basin(Generic[T]):
         self._room.release()
         return piece
 
+    def ask(self) -> None:
+        self._asked.release()
+
     def close(self) -> None:
         self._closed.set()
-        self._room.release()  # a producer that waits for room learns of it
+        self._asked.release()
+        self._room.release()  # a producer that waits for either learns of it
 
 
 async def pour(
     produce: Callable[[Callable[[T], bool]], None], executor: Executor, limit: int = LIMIT
 ) -> AsyncGenerator[T, None]:
-    """What `produce(give)` hands to `give`, for engines that call back with what they make. It runs on a worker of
-    `executor` without waiting for its reader until it is `limit` pieces ahead; then `give` waits, and the worker too.
+    """What `produce(give)` hands to `give`, for engines that call back with what they make, on a worker of `executor`.
+
+    While its reader keeps asking, a piece is made when it is asked for: so those who take turns at an engine take turns
+    at the processor, too, and the loop has the interpreter's lock as soon as there is something to send. A reader who
+    pauses keeps no worker: the rest is made ahead of him, until it is `limit` pieces; then `give` waits.
 
     `give` returns False once nobody reads any more; `produce` must then return. Raises what `produce` raises."""
     basin: _Basin[T] = _Basin(limit)
@@ -106,6 +122,7 @@ async def pour(
     try:
         while not isinstance(piece := await basin.take(), _End):
             yield piece
+            basin.ask()
         await job
     finally:
         basin.close()

@@ -19,7 +19,7 @@ from server.errors import EngineUnavailable, TTSError
 from server.pipelines.engines import Speech, Word
 from server.pipelines.tts._words import Words
 
-CHUNK_MS = 100  # of audio between two callbacks, made in about 0.1 ms: that is what aborting can cost
+CHUNK_MS = 250  # of audio between two callbacks, made in about 0.3 ms: that is what aborting can cost
 RATE = 22_050  # Hz
 _SYNCHRONOUS, _DONT_EXIT = 2, 0x8000
 _BY_CHARACTER, _UTF8, _END_PAUSE = 1, 1, 0x1000
@@ -67,6 +67,7 @@ class Copy:
     def __init__(self, file: Path) -> None:
         self._file = file  # where to put the copy of the library; it may go once loaded
         self._library: Any = None
+        self._manner: Manner | None = None  # what is set
         self._give: Callable[[Speech], bool] = lambda speech: False
         self._words = Words("")
         self._samples = 0
@@ -109,6 +110,9 @@ class Copy:
             raise TTSError(f"espeak-ng could not speak (error {code})")
 
     def _set(self, manner: Manner) -> None:
+        if manner == self._manner:
+            return
+        self._manner = None
         if code := self._library.espeak_SetVoiceByName(manner.voice.encode()):
             raise TTSError(f"espeak-ng could not load the voice {manner.voice!r} (error {code})")
         low, high = _RATES
@@ -116,6 +120,7 @@ class Copy:
         self._library.espeak_SetParameter(_PITCH, round(manner.pitch), 0)
         self._library.espeak_SetParameter(_RANGE, round(manner.pitch_range), 0)
         self._library.espeak_SetParameter(_VOLUME, round(manner.volume), 0)
+        self._manner = manner
 
     def _made(self, wave: Any, count: int, events: Any) -> int:
         """The library's callback: 0 goes on, 1 stops."""

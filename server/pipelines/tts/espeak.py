@@ -29,9 +29,9 @@ PIECE = 300  # letters in one call of the library: about 20 s of speech, 0.9 MB
 _Worker = tuple[Copy, ThreadPoolExecutor]
 
 
-def create(voice: str = "en-us", variant: str = "", rate: float = 175, workers: int = 2) -> "Espeak":
-    """`voice`, `variant` and `rate` (words a minute) are for characters that name none; `workers`: how many copies of
-    the library work at the same time. Raises `ConfigError`."""
+def create(voice: str = "en-us", variant: str = "", rate: float = 175, workers: int = 8) -> "Espeak":
+    """`voice`, `variant` and `rate` (words a minute) are for characters that name none; `workers`: how many utterances
+    may be under way at the same time, each in a copy of the library (1.6 MB). Raises `ConfigError`."""
     return Espeak(voice, {"variant": variant, "rate": rate}, workers)
 
 
@@ -115,8 +115,8 @@ class EspeakSpeaker:
         self._manner = manner
 
     async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
-        """Long texts are made a piece at a time: each whole, ahead of the listener, but the next one only when the
-        listener has taken it. So a listener who pauses keeps no worker, and at most one piece in memory."""
+        """Long texts are made a piece at a time, the next one only when the listener has taken it. So a listener who
+        pauses keeps no worker, and at most one piece in memory."""
         spoken = 0  # bytes
         for offset, piece in pieces(text, PIECE):
             if not speakable(piece):

@@ -37,8 +37,8 @@ _LOOKS_LIKE = {
 }
 
 
-def create(voice: str = "slt", workers: int = 4) -> "Flite":
-    """`voice`: who speaks where a character names no voice; `workers`: how many utterances are made at the same time.
+def create(voice: str = "slt", workers: int = 20) -> "Flite":
+    """`voice`: who speaks where a character names no voice; `workers`: how many utterances may be under way at once.
 
     Raises `ConfigError` for an unknown voice, `EngineUnavailable` without the library."""
     return Flite(voice, workers)
@@ -95,8 +95,8 @@ class FliteSpeaker:
         self._manner = manner
 
     async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
-        """Long texts are made a piece at a time: each whole, ahead of the listener, but the next one only when the
-        listener has taken it. So a listener who pauses keeps no worker, and at most one piece in memory."""
+        """Long texts are made a piece at a time, the next one only when the listener has taken it. So a listener who
+        pauses keeps no worker, and at most one piece in memory."""
         spoken = 0  # bytes
         for offset, piece in pieces(text, PIECE):
             before = spoken / SAMPLE / RATE * 1000

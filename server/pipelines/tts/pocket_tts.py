@@ -133,8 +133,8 @@ class PocketSpeaker:
         self._source = source
 
     async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
-        """Long texts are made a piece at a time: each whole, ahead of the listener, but the next one only when the
-        listener has taken it. So a listener who pauses keeps no worker, and at most one piece in memory."""
+        """Long texts are made a piece at a time, the next one only when the listener has taken it. So a listener who
+        pauses keeps no worker, and at most one piece in memory."""
         try:
             for _, piece in pieces(text, PIECE):
                 if speakable(piece):
