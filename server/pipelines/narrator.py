@@ -105,7 +105,7 @@ class Narrator:
                     words += (replace(w, start=w.start + offset, end=w.end + offset) for w in piece.words)
                     if speech := self._given(self._joiner.push(piece.pcm), words):
                         yield speech
-                    await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run
+                        await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run
             if speech := self._given(self._joiner.cut(pause_after(sentence)), words, last=True):
                 yield speech
 

@@ -76,12 +76,12 @@ def _open(name: str, kind: type[C.CDLL] = C.CDLL) -> C.CDLL:
 
 
 @functools.cache
-def library() -> C.CDLL:
+def library() -> Any:
     """libflite, loaded and initialised once per process. Raises `EngineUnavailable`.
 
     Only what takes long gives up the interpreter's lock: beside a busy loop, getting it back after every little call
     would cost more than the calls."""
-    flite = _open("flite", C.PyDLL)
+    flite: Any = _open("flite", C.PyDLL)
     flite.flite_do_synth = _open("flite").flite_do_synth
     for name, (result, *arguments) in _SIGNATURES.items():
         function = getattr(flite, name)
