@@ -1,8 +1,8 @@
 """The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
 
-At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the final text decides
-whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard
-until it is over.
+At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the text decides, in
+the first lull, whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the
+user is not heard until it is over.
 """
 
 from dataclasses import dataclass
@@ -119,9 +119,9 @@ class Floor:
             case Talking(voiced_ms):
                 return self._weigh(voiced_ms, answering)
             case Lulled(at_ms):
-                return [Peek(at_ms)] if self._may_draft(answering) else []
+                return [Peek(at_ms)] if self._contested(answering) or self._may_draft(answering) else []
             case Settled(text):
-                return [Draft(text)] if self._may_draft(answering) and text.strip() else []
+                return self._settled(text, answering)
             case Rejoined():
                 return [Discard()]
             case Stopped(at_ms):
@@ -146,15 +146,29 @@ class Floor:
         return [Announce(True, at_ms)]
 
     def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
-        if self.state is not State.CONTESTED:
-            return []
-        if answering is None:  # the reply ended by itself: what is said is an ordinary turn
-            self.state = State.FREE
+        if not self._contested(answering):
             return []
         if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
             return []
         self.state = State.FREE
         return [Interrupt()]
+
+    def _settled(self, text: str, answering: Phase | None) -> list[Act]:
+        """Who is silent for that long has said it, or says more: a turn of its own, then, or the rest of this one."""
+        if not self._contested(answering):
+            return self._drafted(text, answering)
+        if self.verdict(text) is Verdict.RESUME:
+            return self._give_back("backchannel" if text.strip() else "noise")
+        self.state = State.FREE
+        return [Interrupt(), *self._drafted(text, None)]
+
+    def _contested(self, answering: Phase | None) -> bool:
+        if self.state is State.CONTESTED and answering is None:  # the reply ended by itself: it is an ordinary turn
+            self.state = State.FREE
+        return self.state is State.CONTESTED
+
+    def _drafted(self, text: str, answering: Phase | None) -> list[Act]:
+        return [Draft(text)] if self._may_draft(answering) and text.strip() else []
 
     def _may_draft(self, answering: Phase | None) -> bool:
         return self.speculative and self.state is State.FREE and answering is None

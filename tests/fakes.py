@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from server.audio import to_pcm
-from server.errors import LLMError, TTSError
+from server.errors import LLMError, STTError, TTSError
 from server.pipelines.engines import LLMSettings, Message, Speech, Transcript, Voice, Word
 from server.rack import Rack
 
@@ -87,17 +87,15 @@ class FakeRecogniser:
 
     async def peek(self) -> Transcript:
         await asyncio.sleep(self._engine.delay)
+        if self._engine.fails:
+            raise STTError("the recogniser broke")
         return Transcript(" ".join(words(self._pcm, 1_600)))
 
     async def finish(self) -> Transcript:
-        if self._engine.fails:
-            from server.errors import STTError
-
+        try:
+            return await self.peek()
+        finally:
             await self.reset()
-            raise STTError("the recogniser broke")
-        text = await self.peek()
-        await self.reset()
-        return text
 
     async def reset(self) -> None:
         self._pcm, self._told = b"", ""

@@ -115,6 +115,31 @@ def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
     assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
 
 
+def test_a_lull_decides_what_a_reply_is_held_for():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Started(0), SPEAKING)
+    assert it.step(Lulled(400), SPEAKING) == [Peek(400)]
+    assert it.step(Settled("mhm"), SPEAKING) == [Resume("backchannel"), Forget(), Announce(False, -1.0)]
+    it.step(Onset(1_000), SPEAKING)
+    assert it.step(Settled("no"), SPEAKING) == [Interrupt(), Draft("no")]
+    assert it.step(Stopped(1_300), None) == [End(1_300)]
+
+
+def test_a_lull_in_which_the_reply_ends_by_itself_is_an_ordinary_one():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Settled("mhm"), None) == [Draft("mhm")]
+    assert it.step(Stopped(500), None) == [End(500)]
+
+
+def test_without_drafts_a_lull_decides_as_well():
+    it = Floor(InterruptRules(), "en", speculative=False)
+    it.step(Onset(0), THINKING)
+    assert it.step(Lulled(400), THINKING) == [Peek(400)]
+    assert it.step(Settled("no"), THINKING) == [Interrupt()]
+
+
 def test_a_turn_that_ends_undecided_is_judged_by_its_final_text():
     it = floor()
     it.step(Onset(0), SPEAKING)
