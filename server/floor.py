@@ -8,7 +8,7 @@ user is not heard until it is over.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from server.ear import EarEvent, Talking
+from server.ear import EarEvent, Hummed, Talking
 from server.pipelines.barge_in import InterruptRules, Verdict, judge
 from server.pipelines.turn import FalseStart, Lulled, Onset, Rejoined, Started, Stopped
 from server.reply import Phase
@@ -118,6 +118,8 @@ class Floor:
                 return self._started(at_ms)
             case Talking(voiced_ms):
                 return self._weigh(voiced_ms, answering)
+            case Hummed():
+                return self._give_back("backchannel") if self._contested(answering) else []
             case Lulled(at_ms):
                 return [Peek(at_ms)] if self._contested(answering) or self._may_draft(answering) else []
             case Settled(text):
