@@ -1,8 +1,9 @@
 """The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
 
 At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the text decides, in
-the first lull, whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the
-user is not heard until it is over.
+the first lull, whether it was an interruption, or the reply goes on. It is held again for a user who speaks on, and the
+final text has the last word: what was said just now is easily misheard. With interruption off for the phase at hand,
+the user is not heard until it is over.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from server.reply import Phase
 class State(Enum):
     FREE = auto()  # what the user says is a turn
     CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
+    PASSED = auto()  # in the lull it was no interruption, and the reply goes on
     DEAF = auto()  # a reply sounds that may not be interrupted
 
 
@@ -42,7 +44,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resume:
-    """Let the reply go on, and forget what was heard."""
+    """Let the reply go on."""
 
     reason: str
 
@@ -113,7 +115,7 @@ class Floor:
             case Onset():
                 return self._onset(answering)
             case FalseStart():
-                return self._give_back("noise") if self.state is State.CONTESTED else []
+                return self._give_back("noise") if self.state in (State.CONTESTED, State.PASSED) else []
             case Started(at_ms):
                 return self._started(at_ms)
             case Talking(voiced_ms):
@@ -125,7 +127,7 @@ class Floor:
             case Settled(text):
                 return self._settled(text, answering)
             case Rejoined():
-                return [Discard()]
+                return self._rejoined(answering)
             case Stopped(at_ms):
                 return self._stopped(at_ms, answering)
 
@@ -160,9 +162,16 @@ class Floor:
         if not self._contested(answering):
             return self._drafted(text, answering)
         if self.verdict(text) is Verdict.RESUME:
-            return self._give_back("backchannel" if text.strip() else "noise")
+            self.state = State.PASSED
+            return [Resume("backchannel" if text.strip() else "noise")]
         self.state = State.FREE
         return [Interrupt(), *self._drafted(text, None)]
+
+    def _rejoined(self, answering: Phase | None) -> list[Act]:
+        if self.state is not State.PASSED or answering is None:
+            return [Discard()]
+        self.state = State.CONTESTED
+        return [Discard(), Pause()]
 
     def _contested(self, answering: Phase | None) -> bool:
         if self.state is State.CONTESTED and answering is None:  # the reply ended by itself: it is an ordinary turn
@@ -188,4 +197,5 @@ class Floor:
         if state is State.DEAF and answering is not None:
             return [Forget()]
         told: list[Act] = [Announce(False, at_ms)] if announced else []
-        return [*told, End(at_ms, contested=state is State.CONTESTED and answering is not None)]
+        contested = state is State.PASSED or (state is State.CONTESTED and answering is not None)
+        return [*told, End(at_ms, contested=contested)]

@@ -120,10 +120,27 @@ def test_a_lull_decides_what_a_reply_is_held_for():
     it.step(Onset(0), SPEAKING)
     it.step(Started(0), SPEAKING)
     assert it.step(Lulled(400), SPEAKING) == [Peek(400)]
-    assert it.step(Settled("mhm"), SPEAKING) == [Resume("backchannel"), Forget(), Announce(False, -1.0)]
+    assert it.step(Settled("mhm"), SPEAKING) == [Resume("backchannel")]
+    assert it.step(Stopped(800), SPEAKING) == [Announce(False, 800), End(800, contested=True)]
     it.step(Onset(1_000), SPEAKING)
     assert it.step(Settled("no"), SPEAKING) == [Interrupt(), Draft("no")]
     assert it.step(Stopped(1_300), None) == [End(1_300)]
+
+
+def test_who_goes_on_after_a_lull_holds_the_reply_again():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Settled("yeah"), SPEAKING)
+    assert it.step(Rejoined(500), SPEAKING) == [Discard(), Pause()]
+    it.text = "yeah but that"
+    assert it.step(Talking(1_000), SPEAKING) == [Interrupt()]
+
+
+def test_a_reply_that_ends_after_the_lull_makes_no_turn_of_a_backchannel():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Settled("yeah"), SPEAKING)
+    assert it.step(Stopped(600), None) == [End(600, contested=True)]
 
 
 def test_a_lull_in_which_the_reply_ends_by_itself_is_an_ordinary_one():

@@ -91,7 +91,17 @@ def test_whoever_goes_on_after_a_backchannel_is_heard():
     assert [type(x) for x in told.of(e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted)] == [
         e.ReplyPaused, e.ReplyResumed, e.ReplyPaused, e.ReplyInterrupted,
     ]  # fmt: skip
-    assert llm.seen[-1][-1].content == "but stop now"
+    assert llm.seen[-1][-1].content == "yeah but stop now"
+
+
+def test_a_word_that_was_misheard_in_the_lull_interrupts_by_its_final_text():
+    it, llm = talk(COUNT, "Fine.", stt=fakes.FakeSTT(misheard={"no": "oh"}))
+    _, told = it.say("count please").quiet(2).say("no").quiet(3).go()
+    assert [type(x) for x in told.of(e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted)] == [
+        e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted,
+    ]  # fmt: skip
+    assert llm.seen[-1][-1].content == "no"
+    assert told.last(e.ReplyDone).text == "Fine."
 
 
 def test_a_cough_resumes():
