@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from server.audio import SAMPLE, Resampler, frames, milliseconds, to_float
 from server.errors import EngineError
 from server.pipelines.engines import FRAME, HEARING_RATE, Detector, TurnEnd
+from server.pipelines.hum import hummed
 from server.pipelines.turn import FalseStart, Lulled, Phase, Started, Stopped, TurnEvent, TurnMachine, TurnRules
 from server.transcriber import Transcriber
 
@@ -26,7 +27,14 @@ class Talking:
     voiced_ms: float
 
 
-EarEvent = TurnEvent | Talking
+@dataclass(frozen=True)
+class Hummed:
+    """Silence since `at_ms`, and all that was heard of the turn is a hum."""
+
+    at_ms: float
+
+
+EarEvent = TurnEvent | Talking | Hummed
 
 
 class Ear:
@@ -201,6 +209,8 @@ class Ear:
         events = self._machine.step(probability, self._now)
         self._pass_on(frame, fresh=before is Phase.QUIET, over=any(isinstance(e, FalseStart) for e in events))
         for event in events:
+            if isinstance(event, Lulled) and hummed(b"".join(self._turn)):
+                await self._on(Hummed(self.at(event.at_ms)))
             await self._on(type(event)(self.at(event.at_ms)))
             if isinstance(event, Lulled) and self._turnend:
                 self._group.create_task(self._judge(self._turnend))

@@ -1,14 +1,15 @@
 """The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
 
-At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the final text decides
-whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard
-until it is over.
+At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the text decides, in
+the first lull, whether it was an interruption, or the reply goes on. It is held again for a user who speaks on, and the
+final text has the last word: what was said just now is easily misheard. With interruption off for the phase at hand,
+the user is not heard until it is over.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from server.ear import EarEvent, Talking
+from server.ear import EarEvent, Hummed, Talking
 from server.pipelines.barge_in import InterruptRules, Verdict, judge
 from server.pipelines.turn import FalseStart, Lulled, Onset, Rejoined, Started, Stopped
 from server.reply import Phase
@@ -17,6 +18,7 @@ from server.reply import Phase
 class State(Enum):
     FREE = auto()  # what the user says is a turn
     CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
+    PASSED = auto()  # in the lull it was no interruption, and the reply goes on
     DEAF = auto()  # a reply sounds that may not be interrupted
 
 
@@ -42,7 +44,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resume:
-    """Let the reply go on, and forget what was heard."""
+    """Let the reply go on."""
 
     reason: str
 
@@ -113,17 +115,19 @@ class Floor:
             case Onset():
                 return self._onset(answering)
             case FalseStart():
-                return self._give_back("noise") if self.state is State.CONTESTED else []
+                return self._give_back("noise") if self.state in (State.CONTESTED, State.PASSED) else []
             case Started(at_ms):
                 return self._started(at_ms)
             case Talking(voiced_ms):
                 return self._weigh(voiced_ms, answering)
+            case Hummed():
+                return self._give_back("backchannel") if self._contested(answering) else []
             case Lulled(at_ms):
-                return [Peek(at_ms)] if self._may_draft(answering) else []
+                return [Peek(at_ms)] if self._contested(answering) or self._may_draft(answering) else []
             case Settled(text):
-                return [Draft(text)] if self._may_draft(answering) and text.strip() else []
+                return self._settled(text, answering)
             case Rejoined():
-                return [Discard()]
+                return self._rejoined(answering)
             case Stopped(at_ms):
                 return self._stopped(at_ms, answering)
 
@@ -146,15 +150,36 @@ class Floor:
         return [Announce(True, at_ms)]
 
     def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
-        if self.state is not State.CONTESTED:
-            return []
-        if answering is None:  # the reply ended by itself: what is said is an ordinary turn
-            self.state = State.FREE
+        if not self._contested(answering):
             return []
         if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
             return []
         self.state = State.FREE
         return [Interrupt()]
+
+    def _settled(self, text: str, answering: Phase | None) -> list[Act]:
+        """Who is silent for that long has said it, or says more: a turn of its own, then, or the rest of this one."""
+        if not self._contested(answering):
+            return self._drafted(text, answering)
+        if self.verdict(text) is Verdict.RESUME:
+            self.state = State.PASSED
+            return [Resume("backchannel" if text.strip() else "noise")]
+        self.state = State.FREE
+        return [Interrupt(), *self._drafted(text, None)]
+
+    def _rejoined(self, answering: Phase | None) -> list[Act]:
+        if self.state is not State.PASSED or answering is None:
+            return [Discard()]
+        self.state = State.CONTESTED
+        return [Discard(), Pause()]
+
+    def _contested(self, answering: Phase | None) -> bool:
+        if self.state is State.CONTESTED and answering is None:  # the reply ended by itself: it is an ordinary turn
+            self.state = State.FREE
+        return self.state is State.CONTESTED
+
+    def _drafted(self, text: str, answering: Phase | None) -> list[Act]:
+        return [Draft(text)] if self._may_draft(answering) and text.strip() else []
 
     def _may_draft(self, answering: Phase | None) -> bool:
         return self.speculative and self.state is State.FREE and answering is None
@@ -172,4 +197,5 @@ class Floor:
         if state is State.DEAF and answering is not None:
             return [Forget()]
         told: list[Act] = [Announce(False, at_ms)] if announced else []
-        return [*told, End(at_ms, contested=state is State.CONTESTED and answering is not None)]
+        contested = state is State.PASSED or (state is State.CONTESTED and answering is not None)
+        return [*told, End(at_ms, contested=contested)]

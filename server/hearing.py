@@ -140,9 +140,9 @@ class Hearing:
             case Peek(at_ms):
                 self._lull = self._when(at_ms)
                 self._group.create_task(self._peek(self._lull))
-            case Draft(text):
+            case Draft(text) if self._lull is not None:  # the user may have gone on while what sounded was ended
                 cast = self._cast.addressed(text, self._settings.characters.answer)
-                self._podium.prepare(text, cast, Timeline(self._clock, self._lull or self._clock()))
+                self._podium.prepare(text, cast, Timeline(self._clock, self._lull))
             case Discard():
                 self._lull = None
                 await self._podium.discard()

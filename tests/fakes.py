@@ -4,13 +4,13 @@ So a fake recogniser hears exactly which words were in the audio it was given, a
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from server.audio import to_pcm
-from server.errors import LLMError, TTSError
+from server.errors import LLMError, STTError, TTSError
 from server.pipelines.engines import LLMSettings, Message, Speech, Transcript, Voice, Word
 from server.rack import Rack
 
@@ -60,10 +60,11 @@ class FakeVAD:
 
 
 class FakeSTT:
-    """Hears fake speech; `delay` seconds for a final text."""
+    """Hears fake speech; `delay` seconds for a final text. `misheard`: texts that are others in a lull."""
 
-    def __init__(self, delay: float = 0.0, partials: bool = True) -> None:
+    def __init__(self, delay: float = 0.0, partials: bool = True, misheard: Mapping[str, str] | None = None) -> None:
         self.delay, self.partials, self.open_now, self.fails = delay, partials, 0, False
+        self.misheard = misheard or {}
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -86,18 +87,20 @@ class FakeRecogniser:
         return text
 
     async def peek(self) -> Transcript:
-        await asyncio.sleep(self._engine.delay)
-        return Transcript(" ".join(words(self._pcm, 1_600)))
+        heard = (await self._heard()).text
+        return Transcript(self._engine.misheard.get(heard, heard))
 
     async def finish(self) -> Transcript:
-        if self._engine.fails:
-            from server.errors import STTError
-
+        try:
+            return await self._heard()
+        finally:
             await self.reset()
+
+    async def _heard(self) -> Transcript:
+        await asyncio.sleep(self._engine.delay)
+        if self._engine.fails:
             raise STTError("the recogniser broke")
-        text = await self.peek()
-        await self.reset()
-        return text
+        return Transcript(" ".join(words(self._pcm, 1_600)))
 
     async def reset(self) -> None:
         self._pcm, self._told = b"", ""

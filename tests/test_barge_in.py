@@ -115,6 +115,48 @@ def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
     assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
 
 
+def test_a_lull_decides_what_a_reply_is_held_for():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Started(0), SPEAKING)
+    assert it.step(Lulled(400), SPEAKING) == [Peek(400)]
+    assert it.step(Settled("mhm"), SPEAKING) == [Resume("backchannel")]
+    assert it.step(Stopped(800), SPEAKING) == [Announce(False, 800), End(800, contested=True)]
+    it.step(Onset(1_000), SPEAKING)
+    assert it.step(Settled("no"), SPEAKING) == [Interrupt(), Draft("no")]
+    assert it.step(Stopped(1_300), None) == [End(1_300)]
+
+
+def test_who_goes_on_after_a_lull_holds_the_reply_again():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Settled("yeah"), SPEAKING)
+    assert it.step(Rejoined(500), SPEAKING) == [Discard(), Pause()]
+    it.text = "yeah but that"
+    assert it.step(Talking(1_000), SPEAKING) == [Interrupt()]
+
+
+def test_a_reply_that_ends_after_the_lull_makes_no_turn_of_a_backchannel():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    it.step(Settled("yeah"), SPEAKING)
+    assert it.step(Stopped(600), None) == [End(600, contested=True)]
+
+
+def test_a_lull_in_which_the_reply_ends_by_itself_is_an_ordinary_one():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Settled("mhm"), None) == [Draft("mhm")]
+    assert it.step(Stopped(500), None) == [End(500)]
+
+
+def test_without_drafts_a_lull_decides_as_well():
+    it = Floor(InterruptRules(), "en", speculative=False)
+    it.step(Onset(0), THINKING)
+    assert it.step(Lulled(400), THINKING) == [Peek(400)]
+    assert it.step(Settled("no"), THINKING) == [Interrupt()]
+
+
 def test_a_turn_that_ends_undecided_is_judged_by_its_final_text():
     it = floor()
     it.step(Onset(0), SPEAKING)

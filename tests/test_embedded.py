@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from bench.sayings import HUMS
 from server.audio import resample
 from server.pipelines.stt import pocketsphinx
 from tests import speech
@@ -141,6 +142,18 @@ async def test_a_backchannel_does_not_stop_it(server: str, text: str):
         await long_reply(client)
         await pause(client, 0.8)
         await client.speak(speech.say(text))
+        await pause(client, 2.0)
+        assert client.of("reply.interrupted") == [], client.summary()
+        assert client.of("reply.resumed")
+
+
+@pytest.mark.parametrize("name", ["mm", "mm hmm"])
+async def test_a_hum_does_not_stop_it(server: str, name: str):
+    async with connected(server) as client:
+        await listening(client)
+        await long_reply(client)
+        await pause(client, 0.8)
+        await client.speak(HUMS[name](190))
         await pause(client, 2.0)
         assert client.of("reply.interrupted") == [], client.summary()
         assert client.of("reply.resumed")

@@ -66,6 +66,44 @@ def test_a_backchannel_resumes_from_the_very_sample():
     assert max(b - a for a, b in pairwise(between)) >= gap - 0.35
 
 
+@pytest.mark.parametrize(("said", "what"), [("yeah", e.ReplyResumed), ("no", e.ReplyInterrupted)])
+def test_a_short_word_is_judged_in_the_lull_after_it_before_the_turn_is_over(said: str, what: type[e.Event]):
+    it, _ = talk()
+    it.say("count please").quiet(2).say(said)
+    ended = it._now
+    _, told = it.quiet(2).go()
+    assert 0.15 <= told.at(what) - ended <= 0.15 + 2 * 0.032 + 0.02
+
+
+def test_the_answer_to_a_short_word_is_drafted_in_the_same_silence():
+    it, llm = talk(COUNT, "Fine.")
+    it.say("count please").quiet(2).say("no").quiet(2)
+    _, told = it.go()
+    assert told.last(e.ReplyDone).text == "Fine."
+    assert len(llm.seen) == 2
+    answer = next(t for t, x in told.events if isinstance(x, e.Audio) and x.reply == 2)
+    assert answer - told.at(e.UserStopped, 1) < 0.005
+
+
+def test_whoever_goes_on_after_a_backchannel_is_heard():
+    it, llm = talk()
+    _, told = it.say("count please").quiet(2).say("yeah").quiet(0.3).say("but stop now").quiet(2).go()
+    assert [type(x) for x in told.of(e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted)] == [
+        e.ReplyPaused, e.ReplyResumed, e.ReplyPaused, e.ReplyInterrupted,
+    ]  # fmt: skip
+    assert llm.seen[-1][-1].content == "yeah but stop now"
+
+
+def test_a_word_that_was_misheard_in_the_lull_interrupts_by_its_final_text():
+    it, llm = talk(COUNT, "Fine.", stt=fakes.FakeSTT(misheard={"no": "oh"}))
+    _, told = it.say("count please").quiet(2).say("no").quiet(3).go()
+    assert [type(x) for x in told.of(e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted)] == [
+        e.ReplyPaused, e.ReplyResumed, e.ReplyInterrupted,
+    ]  # fmt: skip
+    assert llm.seen[-1][-1].content == "no"
+    assert told.last(e.ReplyDone).text == "Fine."
+
+
 def test_a_cough_resumes():
     it, _ = talk()
     _, told = it.say("count please").quiet(2).pcm(fakes.hum(250)).quiet(4).go()

@@ -32,9 +32,10 @@ class InterruptRules(BaseModel):
     """What it takes to interrupt.
 
     `speaking`, `thinking`: whether the voice may interrupt at all in that phase. `min_ms`: voiced time after which it
-    is speech, and its words count; before, they are a guess (a cough makes words, too), and only the final text of what
-    was said decides. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` of voice without any.
-    `backchannels`: words that never interrupt, by language or for all; a language not named has its own list.
+    is speech, and its words count; before, they are a guess (a cough makes words, too), and only the text of the whole,
+    in the lull after it, decides. `min_words`: words, beyond backchannels, that it takes; 0: one, or `min_ms` of voice
+    without any. `backchannels`: words that never interrupt, by language or for all; a language not named has its own
+    list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
