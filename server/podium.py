@@ -15,6 +15,7 @@ from server.errors import EngineError, ParleyError, leaves
 from server.history import History
 from server.pipelines.barge_in import plain
 from server.pipelines.engines import LLMSettings
+from server.pipelines.opening import Opening
 from server.rack import Rack
 from server.reply import Phase, Reply, Stage
 from server.telemetry import DRAFTS, ERRORS, INTERRUPTIONS, TURNS, log, turn_over
@@ -159,7 +160,8 @@ class Podium:
         messages = history.prompt(character, self._cast.present, self.instructions)
         tokens = _once(say) if say else bill.think(self._rack.llm, messages, self.llm)
         names = [] if say else self._cast.names()
-        return Reply(self._ids, turn, character.id, tokens, speaker, rate, self.stage, timeline, names=names)
+        voice = Opening(speaker, rate)
+        return Reply(self._ids, turn, character.id, tokens, voice, rate, self.stage, timeline, names=names)
 
     async def _run(self, answer: Answer) -> None:
         failure: ParleyError | None = None
