@@ -96,6 +96,9 @@ async def test_openai_s_own_client_is_understood(client: httpx.AsyncClient) -> N
         slow = await api.audio.speech.create(model="tts-1", voice="nova", input=TEXT, response_format="pcm", speed=0.8)
         assert len(fast) < 0.7 * len(slow.content)
         assert {"espeak", "flite", "llm-1"} <= {model.id async for model in api.models.list()}
+        assert (await api.models.retrieve("flite")).id == "flite"
+        with pytest.raises(openai.NotFoundError, match="The model 'gpt' does not exist"):
+            await api.models.retrieve("gpt")
         with pytest.raises(openai.BadRequestError, match="Unknown voice 'nobody'"):
             await api.audio.speech.create(model="tts-1", voice="nobody", input=TEXT)
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from server.access import client_of
 from server.http.asked import Allowed, body, guarded
-from server.http.streams import Stream
+from server.http.streams import Stream, refusal
 from server.http.utterance import NDJSON, SSE, Streamed, Take, Utterance, lines
 from server.pipelines.encoders import FORMATS
 from server.pipelines.narrator import PRESETS
@@ -39,10 +39,13 @@ def routes(
         return JSONResponse(_config(studio))
 
     async def listed(request: Request) -> Response:
-        owned = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "parley"} for name in (*studio.booths, *models())
-        ]
-        return JSONResponse({"object": "list", "data": owned})
+        return JSONResponse({"object": "list", "data": [_model(name) for name in (*studio.booths, *models())]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in (*studio.booths, *models()):
+            return refusal(f"The model {name!r} does not exist", 404, "model_not_found")
+        return JSONResponse(_model(name))
 
     guard = guarded(allowed)
     return [
@@ -51,6 +54,7 @@ def routes(
         Route("/v1/audio/voices", guard(voices)),
         Route("/v1/audio/config", guard(config)),
         Route("/v1/models", guard(listed)),
+        Route("/v1/models/{name:path}", guard(model)),
     ]
 
 
@@ -64,6 +68,10 @@ async def _answer(take: Take, asked: Utterance) -> Response:
             return Stream(take.audio(), take.head(), whole=not take.format.streams)
     quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
     return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "parley"}
 
 
 def _config(studio: Studio) -> dict[str, Any]:

@@ -33,8 +33,11 @@ def routes(llm: LLM, *, slots: int = 8, allowed: Allowed = lambda connection: Tr
     async def answers(socket: WebSocket) -> None:
         await socket.accept()
         async with Wire(socket) as wire:
-            if not allowed(socket):
-                return await wire.refuse(LimitError("a token is needed: ?token=...", code="unauthorized"))
+            try:
+                if not allowed(socket):
+                    raise LimitError("a token is needed: ?token=...", code="unauthorized")
+            except LimitError as error:
+                return await wire.refuse(error)
             await Connection(llm, places, wire).run()
         return None
 
