@@ -181,6 +181,14 @@ async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, asked: obj
         assert said in str(answer.json()["detail"])
 
 
+async def test_null_is_the_same_as_nothing(client: httpx.AsyncClient) -> None:
+    fields = ("voice", "model", "language", "speed", "sample_rate", "preset", "first_chunk_frames", "overlap_frames")
+    answer = await client.post("/v1/audio/speech/stream", json={"input": TEXT, **dict.fromkeys(fields)})
+    assert (answer.status_code, milliseconds(answer.content, 22_050) > 2000) == (200, True)
+    told = (await client.post("/v1/audio/speech", json={"input": None})).json()
+    assert told["error"]["message"] == "input: Field required"
+
+
 async def test_a_field_of_the_wrong_kind_is_said_in_both_ways(client: httpx.AsyncClient) -> None:
     told = (await client.post("/v1/audio/speech", json={"input": "Hi", "speed": 9})).json()
     assert told["detail"][0]["loc"] == ["body", "speed"]
