@@ -1,5 +1,6 @@
 """The clients of the chunked model and of the conversation against real servers, and on a line that drops."""
 
+import asyncio
 from contextlib import aclosing
 
 import pytest
@@ -51,9 +52,14 @@ async def test_what_the_server_refuses_is_raised() -> None:
     async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
         kept = [await answers.start(ASK, FIRST) for _ in range(2)]
         third = await answers.start(ASK)
-        with pytest.raises(Refused, match="No slots available"):
+        with pytest.raises(Refused, match="No slots available") as refused:
             async for _ in third.chunk():
                 pass
+        assert (refused.value.code, refused.value.retry_after) == ("no_slots", 1)
+        async with asyncio.timeout(1):
+            assert [delta async for delta in third.chunk()] == []
+            assert (await third.end()).requests == 0
+        assert set(answers._open) == {answer.id for answer in kept}
         await kept[0].cancel()
         fourth = await answers.start(ASK)
         assert [delta async for delta in fourth.flow()]

@@ -75,7 +75,7 @@ class Answer:
                 self.text += frame["content"]
                 yield frame["content"]
             else:
-                self._over(frame)
+                self._told(frame)
                 return
 
     async def flow(self, then: Pause = SENTENCE) -> AsyncGenerator[str, None]:
@@ -106,7 +106,12 @@ class Answer:
         self.bill = Bill(**known)
         return self.bill
 
-    def _over(self, frame: dict[str, Any]) -> None:
+    def over(self, frame: dict[str, Any]) -> bool:
+        """Whether `frame` is the last there is of it: it has been ended, or never began."""
+        refused = "error" in frame and "type" not in frame and not self.last.reason
+        return refused or frame.get("status") in ("cancelled", "ended")
+
+    def _told(self, frame: dict[str, Any]) -> None:
         self._asked, self.done = False, frame.get("type") != "paused"
         self.last = Chunk(
             frame.get("reason", ""),
@@ -123,8 +128,9 @@ class Answer:
             self.done = self._ended = True  # a new connection knows nothing of it
             raise frame
         if errors and "error" in frame and "type" not in frame:
-            self.done = True
-            raise Refused(frame["error"], code=frame.get("code", "error"))
+            self.done, self._asked = True, False
+            self._ended = not self.last.reason  # it never began: there is nothing to end
+            raise Refused(frame["error"], code=frame.get("code", "error"), retry_after=frame.get("retry_after"))
         return frame
 
     async def _send(self, action: str, **more: Any) -> None:
@@ -172,7 +178,7 @@ class Answers:
                 frame = await self._link.receive()
                 if isinstance(frame, dict) and (answer := self._open.get(frame.get("stream_id", ""))):
                     answer.inbox.put_nowait(frame)
-                    if frame.get("status") in ("cancelled", "ended"):
+                    if answer.over(frame):
                         del self._open[answer.id]
         except (ConnectionLost, Refused) as error:
             for answer in self._open.values():

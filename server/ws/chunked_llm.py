@@ -153,6 +153,7 @@ class Connection:
                 self._forget(answer)
         except Exception as error:
             log.exception("an answer failed")
+            self._forget(answer)
             failed = {"stream_id": answer.id, "error": f"internal error: {type(error).__name__}", "code": "error"}
             await self._wire.put(answer, failed)
 
@@ -177,7 +178,9 @@ class Connection:
     def _complain(self, error: ParleyError, named: dict[str, Any]) -> None:
         ERRORS.labels(error.code).inc()
         whose = {"stream_id": named["stream_id"]} if "stream_id" in named else {}
-        self._wire.tell(whose | {"error": str(error), "code": error.code})
+        wait = getattr(error, "retry_after", None)
+        later = {"retry_after": wait} if wait else {}
+        self._wire.tell(whose | {"error": str(error), "code": error.code} | later)
 
 
 async def probed(llm: LLM) -> tuple[str, bool]:
