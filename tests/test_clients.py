@@ -88,10 +88,9 @@ async def test_a_lost_line_tells_what_was_not_said_and_is_opened_again() -> None
 async def until_complete(speech: Speech) -> list[object]:
     """Everything but audio, up to the end of a text."""
     told: list[object] = []
-    async with asyncio.timeout(5):
-        while not (told and isinstance(told[-1], Complete)):
-            if not isinstance(event := await anext(speech), bytes):
-                told.append(event)
+    while not (told and isinstance(told[-1], Complete)):
+        if not isinstance(event := await anext(speech), bytes):
+            told.append(event)
     return told
 
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from server import events as e
 from server.clients import Answers, ConnectionLost, Conversation, Refused
@@ -120,6 +121,45 @@ async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None
             if isinstance(event, e.History):
                 break
         assert "Remember me?" in str(event.messages)
+
+
+async def test_a_server_that_restarts_is_waited_for() -> None:
+    began: list[float] = []
+
+    async def restarts(socket: ServerConnection) -> None:
+        began.append(asyncio.get_running_loop().time())
+        if len(began) < 3:  # the old one, that still listens
+            await socket.send('{"type": "error", "code": "restart", "message": "in a moment", "fatal": true}')
+            return await socket.close(1012)
+        await socket.send('{"type": "pong"}')
+        return await socket.wait_closed()
+
+    async with serve(restarts, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with Conversation(f"ws://127.0.0.1:{port}/ws") as talk:
+            assert await anext(talk) == e.Pong()
+    assert began[2] - began[1] > 0.09  # and not asked over and over
+
+
+async def test_a_conversation_that_was_refused_can_be_asked_for_again() -> None:
+    async with parley(sessions=1) as line, Conversation(f"ws://127.0.0.1:{line.port}/ws", greet="") as first:
+        await anext(first)
+        async with Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
+            with pytest.raises(Refused) as refused:
+                await anext(talk)
+            assert refused.value.code == "full"
+            await first.__aexit__()
+            while (told := await _told(talk)) == "full":
+                pass
+            assert told == "session.created"  # and not the close of a connection that is over
+
+
+async def _told(talk: Conversation) -> str:
+    """What kind of event comes next, or the code we are refused with."""
+    try:
+        return (await anext(talk)).type
+    except Refused as refused:
+        return refused.code
 
 
 async def test_being_turned_away_is_an_exception_with_its_code() -> None:
