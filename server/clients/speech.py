@@ -133,6 +133,11 @@ class Speech:
             elif event := await self._event(frame):
                 return event
 
+    async def connect(self) -> int:
+        """Open the connection if need be: which one it is, counted from 1. What was said on another is lost."""
+        await self._link.socket()
+        return self._link.connections
+
     async def say(self, text: str, **how: str) -> None:
         """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative).
 
