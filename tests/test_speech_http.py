@@ -140,6 +140,17 @@ async def test_word_timings_come_with_the_audio(client: httpx.AsyncClient, form:
     assert told[-1]["end_ms"] <= events[-1]["duration_ms"] + 1
 
 
+async def test_events_too_come_in_chunks_of_the_size_asked_for(client: httpx.AsyncClient) -> None:
+    asked = {"input": TEXT, "stream_format": "ndjson", "first_chunk_frames": 4, "chunk_size_frames": 8}
+    answer = await client.post("/v1/audio/speech/stream", json=asked)
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    events = [json.loads(line) for line in answer.text.splitlines()]
+    sizes = [len(base64.b64decode(e["audio"])) // 2 for e in events if e["type"] == "speech.audio.delta"]
+    assert (sizes[0], {*sizes[1:-1]}) == (4 * 1024, {8 * 1024})
+    assert sum(e["type"] == "speech.audio.words" for e in events) > 2
+    assert events[-1]["type"] == "speech.audio.done"
+
+
 async def test_events_may_carry_a_compressed_format(client: httpx.AsyncClient) -> None:
     asked = {"input": TEXT, "stream_format": "ndjson", "response_format": "mp3"}
     events = [json.loads(line) for line in (await client.post("/v1/audio/speech", json=asked)).text.splitlines()]

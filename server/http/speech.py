@@ -30,7 +30,7 @@ def routes(
     async def stream(request: Request) -> Response:
         asked = (await body(request, Streamed)).model_copy(update={"response_format": "pcm"})
         take = Take(studio, asked, client_of(request), asked.sizes)
-        return Stream(take.audio(), take.head())
+        return _told(take, asked.stream_format) or Stream(take.audio(), take.head())
 
     async def voices(request: Request) -> Response:
         return JSONResponse({"voices": studio.catalogue()})
@@ -59,15 +59,22 @@ def routes(
 
 
 async def _answer(take: Take, asked: Utterance) -> Response:
-    match asked.stream_format:
+    if events := _told(take, asked.stream_format):
+        return events
+    if asked.stream_format == "audio":
+        return Stream(take.audio(), take.head(), whole=not take.format.streams)
+    quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
+    return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+
+
+def _told(take: Take, form: str | None) -> Response | None:
+    """Its events, where they are asked for."""
+    match form:
         case "sse":
             return Stream(lines(take.events(), SSE), take.head("text/event-stream"))
         case "ndjson":
             return Stream(lines(take.events(), NDJSON), take.head("application/x-ndjson"))
-        case "audio":
-            return Stream(take.audio(), take.head(), whole=not take.format.streams)
-    quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
-    return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+    return None
 
 
 def _model(name: str) -> dict[str, Any]:
