@@ -122,6 +122,22 @@ async def test_a_cancel_on_a_lost_line_is_silence_and_no_failure() -> None:
         assert not any(isinstance(event, Cancelled) for event in told)
 
 
+async def test_another_voice_asked_for_on_a_lost_line_is_that_of_the_next() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        await speech.say("one")
+        await until_complete(speech)
+        line.cut()
+        await asyncio.sleep(0.1)
+        await speech.close()
+        await speech.use(sample_rate=8_000)
+        await speech.say("two")
+        told = await until_complete(speech)
+        assert told[0] == Lost(())
+        assert isinstance(told[1], Created)
+        assert told[1].sample_rate == 8_000
+        assert not any(isinstance(event, Done) for event in told)
+
+
 async def test_what_is_unsaid_is_kept_count_of_through_failures_and_changes_of_voice() -> None:
     async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
         await speech.say("EXPLODE")

@@ -151,24 +151,27 @@ class Speech:
         """No more text for now: `Done` follows when all has been said. The next `say` begins a new stream."""
         if self._unsaid and self._unsaid[-1]:
             self._unsaid.append("")
-        await self._link.send({"type": "close"})
+        await self._tell({"type": "close"})
 
     async def cancel(self) -> None:
         """Silence, now: what is still on its way is swallowed, and then comes `Cancelled`; on a lost line `Lost`."""
         self._unsaid.clear()
-        if not self._link.open:
-            return
-        self._cancelling += 1
-        with suppress(ConnectionLost):
-            await self._link.send({"type": "cancel"})
-            await self._link.send({"type": "ping"})  # its answer comes after all that was sent before
+        self._cancelling += self._link.open
+        await self._tell({"type": "cancel"})
+        await self._tell({"type": "ping"})  # its answer comes after all that was sent before
 
     async def use(self, **options: Any) -> None:
         """Another voice, language, ... from the next stream on, which begins now."""
         self._init |= options
         while self._unsaid and self._unsaid[-1]:
             self._unsaid.pop()
-        await self._link.send(self._init)
+        await self._tell(self._init)
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        """To a server that knows of us; where the line is lost, `Lost` says so, and the next one begins anew."""
+        if self._link.open:
+            with suppress(ConnectionLost):
+                await self._link.send(message)
 
     async def _greet(self, socket: ClientConnection) -> None:
         """What every connection begins with; all but the first know nothing of what was said before."""
