@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 from websockets.asyncio.client import connect
 
 from server.app import create_app
@@ -79,6 +80,16 @@ async def test_the_token_guards_them_all_and_a_page_from_elsewhere_is_turned_awa
             async with connect(f"{socket}{path}?token=secret") as friend:
                 await friend.send(json.dumps({"type": "ping", "action": "ping"}))
                 assert "pong" in await friend.recv()
+
+
+@pytest.mark.parametrize("beside", [[], ["parley.v1"], ["other"]])
+async def test_a_browser_s_subprotocols_are_answered_with_one_of_them(beside: list[str]) -> None:
+    async with application(token="secret") as url:
+        offered = [*beside, "parley.token.secret"]
+        async with connect(url.replace("http", "ws") + "/ws/llm", subprotocols=offered) as page:  # type: ignore[arg-type]
+            await page.send('{"action": "ping"}')
+            assert "pong" in await page.recv()
+            assert page.subprotocol == ("parley.v1" if "parley.v1" in beside else "parley.token.secret")
 
 
 async def test_a_page_that_is_configured_may_ask_and_read_the_answer() -> None:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.access import accepted
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.incoming import given
 from server.pipelines.engines import LLM
@@ -31,7 +32,7 @@ def routes(llm: LLM, *, slots: int = 8, allowed: Allowed = lambda connection: Tr
     places = Slots(slots)
 
     async def answers(socket: WebSocket) -> None:
-        await socket.accept()
+        await socket.accept(accepted(socket.scope.get("subprotocols", [])))
         async with Wire(socket) as wire:
             try:
                 if not allowed(socket):
