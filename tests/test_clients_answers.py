@@ -84,6 +84,17 @@ async def test_a_lost_line_ends_the_answers_on_it_and_the_next_begins_on_a_new_o
         assert (await again.end()).tokens == len(TEXT.split())
 
 
+async def test_an_answer_that_could_not_be_asked_for_leaves_nothing_behind() -> None:
+    async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm", attempts=1) as answers:
+        line.away = True
+        line.cut()
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                await answers.start(ASK)
+        assert not answers._open
+
+
 # the conversation
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.clients.link import ConnectionLost, Link, Refused
+from server.errors import ParleyError
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -164,9 +165,13 @@ class Answers:
         answer = Answer(self._link, f"a{next(self._ids)}")
         self._open[answer.id] = answer
         wanted = settings | ({} if temperature is None else {"temperature": temperature})
-        await answer._send(
-            "start_stream", messages=list(messages), pause=pause.body(), stream_tokens=True, tagged=True, **wanted
-        )
+        try:
+            await answer._send(
+                "start_stream", messages=list(messages), pause=pause.body(), stream_tokens=True, tagged=True, **wanted
+            )
+        except ParleyError:
+            self._open.pop(answer.id, None)
+            raise
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
         return answer
