@@ -1,7 +1,7 @@
 """Access: who may connect. An optional token, and the origins that a browser may come from."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -20,6 +20,13 @@ def token_fits(connection: HTTPConnection, settings: ServerSettings, subprotocol
     given += connection.query_params.getlist("token")
     given += [name.removeprefix(PREFIX) for name in subprotocols if name.startswith(PREFIX)]
     return any(hmac.compare_digest(token.encode(), settings.token.encode()) for token in given)
+
+
+def accepted(offered: Sequence[str]) -> str | None:
+    """The subprotocol to accept, of those `offered`: browsers drop a connection on which none of theirs is."""
+    if "parley.v1" in offered:
+        return "parley.v1"
+    return next((name for name in offered if name.startswith(PREFIX)), None)
 
 
 def origin_fits(connection: HTTPConnection, settings: ServerSettings) -> bool:

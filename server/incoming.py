@@ -25,9 +25,16 @@ def decoded(raw: str | bytes | bytearray) -> Any:
 def given(model: type[M], message: Mapping[str, Any]) -> M:
     """`message` as `model`, null being the same as nothing. Raises `ProtocolError` that names the field at fault."""
     try:
-        return model.model_validate({key: value for key, value in message.items() if value is not None})
+        return model.model_validate(without_null(message))
     except ValidationError as error:
         raise ProtocolError(first(error)) from None
+
+
+def without_null(message: Any) -> Any:
+    """`message` without the fields that are null."""
+    if not isinstance(message, Mapping):
+        return message
+    return {key: value for key, value in message.items() if value is not None}
 
 
 def first(error: ValidationError) -> str:

@@ -7,8 +7,10 @@ from starlette.routing import BaseRoute
 
 from server.access import origin_fits, token_fits
 from server.characters import Character
+from server.errors import LimitError
 from server.http import adaptive, speech
 from server.http.running import Shelf
+from server.http.v1 import V1
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.studio import Studio
 from server.pipelines.tts._revoiced import revoiced
@@ -25,14 +27,19 @@ def routes(settings: Settings, rack: Rack, characters: Mapping[str, Character]) 
 
     def allowed(connection: HTTPConnection) -> bool:
         offered = connection.scope.get("subprotocols", [])
-        return origin_fits(connection, settings.server) and token_fits(connection, settings.server, offered)
+        if not origin_fits(connection, settings.server):
+            raise LimitError("this page may not ask; add its origin to server.origins", code="forbidden_origin")
+        return token_fits(connection, settings.server, offered)
 
     def models() -> list[str]:
         return [rack.names()["llm"]]
 
-    return [
+    http = [
         *speech.routes(company, models=models, allowed=allowed),
         *adaptive.routes(company, Shelf(rules.idle_s), allowed=allowed),
+    ]
+    return [
+        V1(http, settings.server.origins),
         *speech_socket.routes(company, sockets=rules.sockets, idle_s=rules.idle_s, allowed=allowed),
         *chunked_llm.routes(rack.llm, slots=rules.answers, allowed=allowed),
     ]

@@ -88,14 +88,16 @@ async def test_after_its_end_a_stream_says_so_and_is_not_forgotten_at_once(clien
     assert late.json()["detail"] == f"Stream {at.rpartition('/')[2]} is not active (state=completed)"
     assert (await client.post(f"{at}/close")).status_code == 200
     assert await state(client, at) == "completed"
-    assert (await client.get(f"{at}/audio")).status_code == 409
+    again = await client.get(f"{at}/audio")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "read_already")
 
 
 async def test_unknown_streams_voices_and_languages(client: httpx.AsyncClient) -> None:
     for method, path in (("POST", "/append"), ("POST", "/close"), ("GET", "/audio"), ("GET", ""), ("DELETE", "")):
         answer = await client.request(method, f"/v1/tts/stream/nope{path}", json={"text": "x"})
         assert answer.status_code == 404
-        assert answer.json() == {"detail": "Stream nope not found"}
+        told = {"message": "Stream nope not found", "type": "invalid_request_error", "code": "not_found"}
+        assert answer.json() == {"detail": "Stream nope not found", "error": told}
     for asked in ({"voice": "X"}, {"language": "xx"}):
         answer = await client.post("/v1/tts/stream", json=asked)
         assert answer.status_code == 400

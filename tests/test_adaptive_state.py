@@ -113,6 +113,18 @@ def test_the_first_end_stands_and_forgets_the_text() -> None:
     assert stream.pending == 0
 
 
+def test_what_was_put_back_is_taken_again_from_the_same_place() -> None:
+    stream = Adaptive(0)
+    stream.append("  Good evening, said the fox. And then", 0)
+    first = stream.take(0)
+    stream.put_back(0)
+    assert stream.pending == len("Good evening, said the fox. And then")
+    assert stream.take(0) == first
+    stream.close(0)
+    assert [segment.offset for segment in said(stream, 0)] == [30]
+    assert stream.segments == 2
+
+
 def test_any_activity_refreshes_the_idle_clock() -> None:
     stream = Adaptive(0)
     assert not stream.expired(29, 30)

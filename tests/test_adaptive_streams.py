@@ -157,6 +157,27 @@ async def test_an_engine_that_fails_leaves_a_stream_that_says_so() -> None:
     await fake.run(scene)
 
 
+async def test_who_comes_back_when_the_engine_was_full_finds_all_of_the_text() -> None:
+    fake = Fake()
+    admission = fake.studio.default.admission
+    admission.at_once, admission.streams, admission.waiting = 1, 1, 0
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        at = await create(client)
+        await client.post(f"{at}/append", json={"text": "Once there was a fox. "})
+        async with admission.stream("somebody") as other, other.turn():
+            refused = await client.get(f"{at}/audio")
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert (await client.get(at)).json()["pending_chars"] == len("Once there was a fox.")
+        await client.post(f"{at}/append", json={"text": "It lived in a wood. "})
+        await client.post(f"{at}/close")
+        assert words(await read(client, at)) == ["once", "there", "was", "a", "fox", "it", "lived", "in", "a", "wood"]
+        told = (await client.get(at)).json()
+        assert (told["state"], told["segments"]) == ("completed", 2)
+
+    await fake.run(scene)
+
+
 async def test_many_streams_at_once_keep_their_words_apart() -> None:
     fake = Fake()
     fake.shelf.limit = 20

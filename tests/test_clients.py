@@ -85,6 +85,78 @@ async def test_a_lost_line_tells_what_was_not_said_and_is_opened_again() -> None
         await until(lambda: studio.default.engine.open_now == 0)  # type: ignore[attr-defined]
 
 
+async def until_complete(speech: Speech) -> list[object]:
+    """Everything but audio, up to the end of a text."""
+    told: list[object] = []
+    while not (told and isinstance(told[-1], Complete)):
+        if not isinstance(event := await anext(speech), bytes):
+            told.append(event)
+    return told
+
+
+async def test_a_loss_while_nobody_reads_is_told_to_the_next_who_does() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        await speech.say("one")
+        await until_complete(speech)
+        await speech.say("two")
+        line.cut()
+        await asyncio.sleep(0.1)
+        with pytest.raises(ConnectionLost):
+            await speech.say("three")
+        await speech.say("four")
+        told = await until_complete(speech)
+        assert told[0] == Lost(("two", "three"))
+        assert isinstance(told[1], Created)
+
+
+async def test_a_cancel_on_a_lost_line_is_silence_and_no_failure() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        await speech.say("word " * 50)
+        await anext(speech)
+        line.cut()
+        await asyncio.sleep(0.1)
+        await speech.cancel()
+        await speech.say("next")
+        told = await until_complete(speech)
+        assert told[0] == Lost(())
+        assert not any(isinstance(event, Cancelled) for event in told)
+
+
+async def test_another_voice_asked_for_on_a_lost_line_is_that_of_the_next() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        await speech.say("one")
+        await until_complete(speech)
+        line.cut()
+        await asyncio.sleep(0.1)
+        await speech.close()
+        await speech.use(sample_rate=8_000)
+        await speech.say("two")
+        told = await until_complete(speech)
+        assert told[0] == Lost(())
+        assert isinstance(told[1], Created)
+        assert told[1].sample_rate == 8_000
+        assert not any(isinstance(event, Done) for event in told)
+
+
+async def test_what_is_unsaid_is_kept_count_of_through_failures_and_changes_of_voice() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        await speech.say("EXPLODE")
+        while not isinstance(await anext(speech), Failed):
+            pass
+        await speech.say("one")
+        await until_complete(speech)
+        await speech.say("two")
+        await speech.close()
+        await speech.say("never, since another voice is asked for")
+        await speech.use(voice="aria")
+        await speech.say("three " * 50)
+        await until_complete(speech)
+        line.cut()
+        while not isinstance(event := await anext(speech), Lost):
+            pass
+        assert event.unsaid == ("three " * 50,)
+
+
 async def test_a_server_that_is_away_for_a_moment_is_waited_for_and_one_that_stays_away_is_told() -> None:
     async with services() as (line, _):
         url = f"ws://127.0.0.1:{line.port}/ws/tts/stream"
@@ -113,6 +185,8 @@ async def test_a_busy_server_says_when_to_come_back() -> None:
                         pass
                 assert refused.value.code == "engine_busy"
                 assert refused.value.retry_after
+                assert isinstance(event := await anext(speech), Lost)  # on a new connection, without further ado
+                assert event.unsaid == ("hello",)
             async with HTTPSpeech(f"http://127.0.0.1:{line.port}") as http:
                 with pytest.raises(Refused) as refused:
                     await http.whole("hello")

@@ -1,8 +1,10 @@
 """The clients of the chunked model and of the conversation against real servers, and on a line that drops."""
 
+import asyncio
 from contextlib import aclosing
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from server import events as e
 from server.clients import Answers, ConnectionLost, Conversation, Refused
@@ -51,9 +53,14 @@ async def test_what_the_server_refuses_is_raised() -> None:
     async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm") as answers:
         kept = [await answers.start(ASK, FIRST) for _ in range(2)]
         third = await answers.start(ASK)
-        with pytest.raises(Refused, match="No slots available"):
+        with pytest.raises(Refused, match="No slots available") as refused:
             async for _ in third.chunk():
                 pass
+        assert (refused.value.code, refused.value.retry_after) == ("no_slots", 1)
+        async with asyncio.timeout(1):
+            assert [delta async for delta in third.chunk()] == []
+            assert (await third.end()).requests == 0
+        assert set(answers._open) == {answer.id for answer in kept}
         await kept[0].cancel()
         fourth = await answers.start(ASK)
         assert [delta async for delta in fourth.flow()]
@@ -75,6 +82,17 @@ async def test_a_lost_line_ends_the_answers_on_it_and_the_next_begins_on_a_new_o
         assert "".join([delta async for delta in again.flow()]).strip() == TEXT
         assert (await answer.end()).tokens == 0  # the new connection is not asked about it
         assert (await again.end()).tokens == len(TEXT.split())
+
+
+async def test_an_answer_that_could_not_be_asked_for_leaves_nothing_behind() -> None:
+    async with services() as (line, _), Answers(f"ws://127.0.0.1:{line.port}/ws/llm", attempts=1) as answers:
+        line.away = True
+        line.cut()
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                await answers.start(ASK)
+        assert not answers._open
 
 
 # the conversation
@@ -114,6 +132,45 @@ async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None
             if isinstance(event, e.History):
                 break
         assert "Remember me?" in str(event.messages)
+
+
+async def test_a_server_that_restarts_is_waited_for() -> None:
+    began: list[float] = []
+
+    async def restarts(socket: ServerConnection) -> None:
+        began.append(asyncio.get_running_loop().time())
+        if len(began) < 3:  # the old one, that still listens
+            await socket.send('{"type": "error", "code": "restart", "message": "in a moment", "fatal": true}')
+            return await socket.close(1012)
+        await socket.send('{"type": "pong"}')
+        return await socket.wait_closed()
+
+    async with serve(restarts, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with Conversation(f"ws://127.0.0.1:{port}/ws") as talk:
+            assert await anext(talk) == e.Pong()
+    assert began[2] - began[1] > 0.09  # and not asked over and over
+
+
+async def test_a_conversation_that_was_refused_can_be_asked_for_again() -> None:
+    async with parley(sessions=1) as line, Conversation(f"ws://127.0.0.1:{line.port}/ws", greet="") as first:
+        await anext(first)
+        async with Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
+            with pytest.raises(Refused) as refused:
+                await anext(talk)
+            assert refused.value.code == "full"
+            await first.__aexit__()
+            while (told := await _told(talk)) == "full":
+                pass
+            assert told == "session.created"  # and not the close of a connection that is over
+
+
+async def _told(talk: Conversation) -> str:
+    """What kind of event comes next, or the code we are refused with."""
+    try:
+        return (await anext(talk)).type
+    except Refused as refused:
+        return refused.code
 
 
 async def test_being_turned_away_is_an_exception_with_its_code() -> None:

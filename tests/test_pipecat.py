@@ -53,6 +53,7 @@ from server.pipelines.tts import espeak  # noqa: E402
 from server.ws import chunked_llm  # noqa: E402
 from server.ws import speech as speech_ws  # noqa: E402
 from tests.fakes import FakeLLM, FakeTTS, words  # noqa: E402
+from tests.line import Line  # noqa: E402
 from tests.services import serving, until  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,8 +102,12 @@ class Notes(FrameProcessor):
 class Bot:
     """A pipeline of a model, a voice and a loudspeaker, with its context."""
 
-    def __init__(self, worker: PipelineWorker, context: LLMContext, speaker: Loudspeaker, notes: Notes) -> None:
-        self.worker, self.context, self.speaker, self.notes = worker, context, speaker, notes
+    def __init__(
+        self, worker: PipelineWorker, context: LLMContext, speaker: Loudspeaker, notes: Notes, line: Line
+    ) -> None:
+        self.worker, self.context, self.speaker, self.notes, self.line = worker, context, speaker, notes, line
+        self.errors: list[Any] = []
+        worker.add_event_handler("on_pipeline_error", lambda worker, frame: self.errors.append(frame))
 
     async def ask(self, text: str = "Count, please.") -> None:
         self.context.add_message({"role": "user", "content": text})
@@ -139,8 +144,8 @@ async def bot(
     kind: str, llm: FakeLLM | None = None, tts: FakeTTS | None = None, **options: Any
 ) -> AsyncIterator[tuple[Bot, FakeLLM, FakeTTS]]:
     llm, tts = llm or FakeLLM(ANSWER, delay=0.005, first=0.02), tts or FakeTTS(speed=20)
-    async with servers(llm, tts) as port:
-        context = LLMContext()
+    async with servers(llm, tts) as port, Line(port) as line:
+        port, context = line.port, LLMContext()
         pair, speaker, notes = LLMContextAggregatorPair(context), Loudspeaker(), Notes()
         model = ParleyLLMService(
             url=f"ws://127.0.0.1:{port}/ws/llm", settings=LLMSettings(system_instruction="Be brief."), **options
@@ -150,7 +155,7 @@ async def bot(
             pipeline, cancel_on_idle_timeout=False, params=PipelineParams(audio_out_sample_rate=RATE)
         )
         async with running(worker):
-            yield Bot(worker, context, speaker, notes), llm, tts
+            yield Bot(worker, context, speaker, notes, line), llm, tts
         bill.append(model.bill)
 
 
@@ -296,22 +301,55 @@ def _watch(tts: FakeTTS, seen: Callable[[Any], None]) -> None:
 @pytest.mark.parametrize("kind", TTS)
 async def test_a_voice_that_breaks_is_an_error_and_the_next_turn_is_spoken(kind: str) -> None:
     async with bot(kind, llm=FakeLLM("EXPLODE now.", "Fine again.")) as (b, _, _):
-        errors: list[Any] = []
-        b.worker.add_event_handler("on_pipeline_error", lambda worker, frame: errors.append(frame))
         await b.ask()
-        await until(lambda: errors, 30)
+        await until(lambda: b.errors, 30)
         await b.worker.queue_frame(InterruptionFrame())
         await asyncio.sleep(0.1)
         await b.ask()
         await until(lambda: b.heard == ["fine", "again"], 30)
 
 
+COUNT = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize("cut_in", [False, True])
+@pytest.mark.parametrize("kind", TTS)
+async def test_a_turn_that_begins_when_the_line_was_lost_is_spoken(kind: str, cut_in: bool) -> None:
+    async with bot(kind, tts=FakeTTS(speed=2)) as (b, _, _):
+        await b.worker.queue_frame(TTSSpeakFrame(COUNT))
+        await until(lambda: len(b.heard) >= 2, 30)
+        b.line.cut()
+        if cut_in:
+            await b.worker.queue_frame(InterruptionFrame())
+        await b.worker.queue_frame(TTSSpeakFrame("fine again"))
+        await until(lambda: b.heard[-2:] == ["fine", "again"], 30)
+        assert len(b.errors) <= 1
+
+
+@pytest.mark.parametrize("kind", TTS)
+async def test_a_server_that_was_away_is_an_error_and_the_next_turn_is_spoken(kind: str) -> None:
+    async with bot(kind, tts=FakeTTS(speed=2)) as (b, _, _):
+        await b.ask()
+        await until(lambda: len(b.heard) >= 2, 30)
+        b.line.away = True
+        b.line.cut()
+        await until(lambda: b.errors, 30)
+        await b.worker.queue_frame(InterruptionFrame())
+        await b.worker.queue_frame(TTSSpeakFrame("nobody hears this"))
+        await asyncio.sleep(1)
+        b.line.away = False
+        told = len(b.errors)
+        await b.worker.queue_frame(InterruptionFrame())
+        await b.worker.queue_frame(TTSSpeakFrame("fine again"))
+        await until(lambda: b.heard[-2:] == ["fine", "again"], 30)
+        assert "nobody" not in b.heard
+        assert len(b.errors) <= told + 1
+
+
 async def test_a_model_that_fails_is_an_error_and_the_next_turn_is_answered() -> None:
     async with bot("websocket", llm=FakeLLM(RuntimeError("no"), "Well.")) as (b, _, _):
-        errors: list[Any] = []
-        b.worker.add_event_handler("on_pipeline_error", lambda worker, frame: errors.append(frame))
         await b.ask()
-        await until(lambda: errors, 30)
+        await until(lambda: b.errors, 30)
         await b.ask()
         await until(lambda: b.heard == ["well"], 30)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 from websockets.asyncio.client import connect
 
 from server.app import create_app
@@ -67,12 +68,52 @@ async def test_the_token_guards_them_all_and_a_page_from_elsewhere_is_turned_awa
             assert (await client.get(path)).status_code == 401
             assert (await client.get(path, headers={"Authorization": "Bearer secret"})).status_code == 200
             other = {"Authorization": "Bearer secret", "Origin": "http://elsewhere.example"}
-            assert (await client.get(path, headers=other)).status_code == 401
+            turned_away = await client.get(path, headers=other)
+            assert (turned_away.status_code, turned_away.json()["error"]["code"]) == (403, "forbidden_origin")
         assert (await client.post("/v1/tts/stream", json={})).status_code == 401
         socket = url.replace("http", "ws")
         for path in ("/ws/tts/stream", "/ws/llm"):
             async with connect(socket + path) as stranger:
                 assert json.loads(await stranger.recv())["code"] == "unauthorized"
+            async with connect(f"{socket}{path}?token=secret", origin="http://elsewhere.example") as page:
+                assert json.loads(await page.recv())["code"] == "forbidden_origin"
             async with connect(f"{socket}{path}?token=secret") as friend:
                 await friend.send(json.dumps({"type": "ping", "action": "ping"}))
                 assert "pong" in await friend.recv()
+
+
+@pytest.mark.parametrize("beside", [[], ["parley.v1"], ["other"]])
+async def test_a_browser_s_subprotocols_are_answered_with_one_of_them(beside: list[str]) -> None:
+    async with application(token="secret") as url:
+        offered = [*beside, "parley.token.secret"]
+        async with connect(url.replace("http", "ws") + "/ws/llm", subprotocols=offered) as page:  # type: ignore[arg-type]
+            await page.send('{"action": "ping"}')
+            assert "pong" in await page.recv()
+            assert page.subprotocol == ("parley.v1" if "parley.v1" in beside else "parley.token.secret")
+
+
+async def test_a_page_that_is_configured_may_ask_and_read_the_answer() -> None:
+    async with application(origins=("https://a.example",)) as url, httpx.AsyncClient(base_url=url) as client:
+        page = {"Origin": "https://a.example"}
+        ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-stainless-os"}
+        first = await client.options("/v1/audio/speech", headers=page | ask)
+        assert (first.status_code, first.headers["access-control-allow-origin"]) == (200, "https://a.example")
+        assert "x-stainless-os" in first.headers["access-control-allow-headers"]
+        for body, status in (({"input": "Good evening."}, 200), ({}, 422)):
+            answer = await client.post("/v1/audio/speech", json=body, headers=page)
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, "https://a.example")
+            assert "X-Sample-Rate" in answer.headers["access-control-expose-headers"]
+        stranger = await client.options("/v1/audio/speech", headers=ask | {"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_what_is_not_there_is_said_as_an_api_says_it() -> None:
+    async with application() as url, httpx.AsyncClient(base_url=url) as client:
+        nothing = await client.post("/v1/chat/completions", json={})
+        assert (nothing.status_code, nothing.json()["error"]["code"]) == (404, "not_found")
+        assert nothing.json()["detail"] == "there is nothing at /v1/chat/completions"
+        wrong = await client.get("/v1/audio/speech")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+        assert wrong.json()["error"]["code"] == "method_not_allowed"
+        assert (await client.put("/v1/tts/stream/a")).headers["allow"] == "DELETE, GET, HEAD"
+        assert (await client.get("/v1/tts/stream/a")).json()["error"]["code"] == "not_found"

@@ -43,6 +43,12 @@ def test_what_was_encoded_sounds_the_same(name: str, rate: int) -> None:
         assert np.array_equal(given, got)
 
 
+@pytest.mark.parametrize("ms", range(400, 580, 20))
+def test_nothing_is_lost_where_the_resampler_s_rest_fills_a_page(ms: int) -> None:
+    got = read_back(b"".join(encoded("opus", 22_050, melody(22_050, ms))), 24_000)
+    assert len(got) == pytest.approx(ms * 24, abs=24)
+
+
 @pytest.mark.parametrize("name", ["pcm", "flac", "mp3", "opus", "aac"])
 def test_a_stream_is_given_out_as_it_is_made(name: str) -> None:
     pieces = encoded(name, 22_050, melody(22_050, 3000))

@@ -96,6 +96,9 @@ async def test_openai_s_own_client_is_understood(client: httpx.AsyncClient) -> N
         slow = await api.audio.speech.create(model="tts-1", voice="nova", input=TEXT, response_format="pcm", speed=0.8)
         assert len(fast) < 0.7 * len(slow.content)
         assert {"espeak", "flite", "llm-1"} <= {model.id async for model in api.models.list()}
+        assert (await api.models.retrieve("flite")).id == "flite"
+        with pytest.raises(openai.NotFoundError, match="The model 'gpt' does not exist"):
+            await api.models.retrieve("gpt")
         with pytest.raises(openai.BadRequestError, match="Unknown voice 'nobody'"):
             await api.audio.speech.create(model="tts-1", voice="nobody", input=TEXT)
 
@@ -137,6 +140,17 @@ async def test_word_timings_come_with_the_audio(client: httpx.AsyncClient, form:
     assert told[-1]["end_ms"] <= events[-1]["duration_ms"] + 1
 
 
+async def test_events_too_come_in_chunks_of_the_size_asked_for(client: httpx.AsyncClient) -> None:
+    asked = {"input": TEXT, "stream_format": "ndjson", "first_chunk_frames": 4, "chunk_size_frames": 8}
+    answer = await client.post("/v1/audio/speech/stream", json=asked)
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    events = [json.loads(line) for line in answer.text.splitlines()]
+    sizes = [len(base64.b64decode(e["audio"])) // 2 for e in events if e["type"] == "speech.audio.delta"]
+    assert (sizes[0], {*sizes[1:-1]}) == (4 * 1024, {8 * 1024})
+    assert sum(e["type"] == "speech.audio.words" for e in events) > 2
+    assert events[-1]["type"] == "speech.audio.done"
+
+
 async def test_events_may_carry_a_compressed_format(client: httpx.AsyncClient) -> None:
     asked = {"input": TEXT, "stream_format": "ndjson", "response_format": "mp3"}
     events = [json.loads(line) for line in (await client.post("/v1/audio/speech", json=asked)).text.splitlines()]
@@ -176,6 +190,14 @@ async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, asked: obj
             continue
         assert answer.status_code == status
         assert said in str(answer.json()["detail"])
+
+
+async def test_null_is_the_same_as_nothing(client: httpx.AsyncClient) -> None:
+    fields = ("voice", "model", "language", "speed", "sample_rate", "preset", "first_chunk_frames", "overlap_frames")
+    answer = await client.post("/v1/audio/speech/stream", json={"input": TEXT, **dict.fromkeys(fields)})
+    assert (answer.status_code, milliseconds(answer.content, 22_050) > 2000) == (200, True)
+    told = (await client.post("/v1/audio/speech", json={"input": None})).json()
+    assert told["error"]["message"] == "input: Field required"
 
 
 async def test_a_field_of_the_wrong_kind_is_said_in_both_ways(client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from server.http.tiers.progress import KEPT, Ledger
 from tests.fake_codec import fake_codec
-from tests.tiers_app import asked, parley, upstream
+from tests.tiers_app import asked, parley, until, upstream
 from tests.tiers_listener import BODY, listen, service, tokens_of
 from tests.tones import ToneTTS
 
@@ -35,6 +35,23 @@ async def test_only_so_many_streams_at_once():
         async with client.stream("POST", "/api/tts/stream", json=BODY) as response:
             assert response.status_code == 200
     await codec.stop()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_only_so_many_other_servers_at_once(stream):
+    tts = ToneTTS(delay=30)
+    body = {"text": "One.", "stream": stream, "output_format": "pcm_16"}
+    async with parley(tts, streams=1) as url, asked(url) as client:
+        first = asyncio.create_task(client.post("/api/tts/synthesize", json=body))
+        await until(lambda: tts.speaking)
+        refused = await client.post("/api/tts/synthesize", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert (refused.json()["code"], refused.json()["tier"]) == ("engine_busy", "backend")
+        first.cancel()
+        await until(lambda: not tts.speaking)
+        tts.delay = 0
+        for text, status in (("EXPLODE", 500), ("One.", 200)):
+            assert (await client.post("/api/tts/synthesize", json=body | {"text": text})).status_code == status
 
 
 @pytest.mark.parametrize("id", [lambda n: "the-same", lambda n: f"me-{n}"])

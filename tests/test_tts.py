@@ -331,6 +331,22 @@ class TestWords:
     def test_no_event_no_word(self) -> None:
         assert Words("one").finish(10) == ()
 
+    @pytest.mark.parametrize(
+        ("text", "positions", "told"),
+        [
+            ("- one two", [0, 6], ["one", "two"]),
+            ("one - two", [0, 4], ["one", "two"]),
+            ("one, - two", [0, 5], ["one", "two"]),
+            ("one two -", [0, 4, 8], ["one", "two"]),
+        ],
+    )
+    def test_a_dash_that_stands_alone_is_where_the_word_behind_it_begins(self, text, positions, told):
+        words = Words(text)
+        ended = [word for n, at in enumerate(positions) for word in words.begin(at, 100 * n)]
+        ended += words.finish(900)
+        assert [text[word.start : word.end] for word in ended] == told
+        assert [word.start_ms for word in ended] == [0, 100]
+
 
 class TestPieces:
     def test_a_short_text_stays_whole(self) -> None:

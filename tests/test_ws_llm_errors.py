@@ -114,6 +114,14 @@ async def test_a_model_that_cannot_be_had_is_an_error_and_holds_no_slot() -> Non
         assert (await p.next())["status"] == "started"
 
 
+async def test_a_failure_that_nobody_foresaw_is_an_error_and_holds_no_slot() -> None:
+    async with scene(FakeLLM(ValueError("what?"), "Fine."), slots=1) as url, pen(url) as p:
+        await p.start()
+        assert (await p.next()) == {"stream_id": "s1", "error": "internal error: ValueError", "code": "error"}
+        await p.start()
+        assert (await p.next())["full_text"].strip() == "Fine."
+
+
 async def test_a_stranger_is_turned_away() -> None:
     async with scene(FakeLLM(), allowed=lambda connection: False) as url, pen(url) as p:
         assert (await p.next())["code"] == "unauthorized"

@@ -86,6 +86,7 @@ async def test_slots_are_limited_and_freed_at_the_end_and_on_disconnect() -> Non
             await p.start("b")
             refused = await p.next()
             assert (refused["stream_id"], refused["error"]) == ("b", "No slots available (max 2)")
+            assert (refused["code"], refused["retry_after"]) == ("no_slots", 1)
         for _ in range(100):
             await p.start("b", pause=FIRST)
             if "error" not in await p.next():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.clients.link import ConnectionLost, Link, Refused
+from server.errors import ParleyError
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -75,7 +76,7 @@ class Answer:
                 self.text += frame["content"]
                 yield frame["content"]
             else:
-                self._over(frame)
+                self._told(frame)
                 return
 
     async def flow(self, then: Pause = SENTENCE) -> AsyncGenerator[str, None]:
@@ -106,7 +107,12 @@ class Answer:
         self.bill = Bill(**known)
         return self.bill
 
-    def _over(self, frame: dict[str, Any]) -> None:
+    def over(self, frame: dict[str, Any]) -> bool:
+        """Whether `frame` is the last there is of it: it has been ended, or never began."""
+        refused = "error" in frame and "type" not in frame and not self.last.reason
+        return refused or frame.get("status") in ("cancelled", "ended")
+
+    def _told(self, frame: dict[str, Any]) -> None:
         self._asked, self.done = False, frame.get("type") != "paused"
         self.last = Chunk(
             frame.get("reason", ""),
@@ -123,8 +129,9 @@ class Answer:
             self.done = self._ended = True  # a new connection knows nothing of it
             raise frame
         if errors and "error" in frame and "type" not in frame:
-            self.done = True
-            raise Refused(frame["error"], code=frame.get("code", "error"))
+            self.done, self._asked = True, False
+            self._ended = not self.last.reason  # it never began: there is nothing to end
+            raise Refused(frame["error"], code=frame.get("code", "error"), retry_after=frame.get("retry_after"))
         return frame
 
     async def _send(self, action: str, **more: Any) -> None:
@@ -158,9 +165,13 @@ class Answers:
         answer = Answer(self._link, f"a{next(self._ids)}")
         self._open[answer.id] = answer
         wanted = settings | ({} if temperature is None else {"temperature": temperature})
-        await answer._send(
-            "start_stream", messages=list(messages), pause=pause.body(), stream_tokens=True, tagged=True, **wanted
-        )
+        try:
+            await answer._send(
+                "start_stream", messages=list(messages), pause=pause.body(), stream_tokens=True, tagged=True, **wanted
+            )
+        except ParleyError:
+            self._open.pop(answer.id, None)
+            raise
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
         return answer
@@ -172,7 +183,7 @@ class Answers:
                 frame = await self._link.receive()
                 if isinstance(frame, dict) and (answer := self._open.get(frame.get("stream_id", ""))):
                     answer.inbox.put_nowait(frame)
-                    if frame.get("status") in ("cancelled", "ended"):
+                    if answer.over(frame):
                         del self._open[answer.id]
         except (ConnectionLost, Refused) as error:
             for answer in self._open.values():

@@ -25,8 +25,8 @@ KINDS = dict(_kinds())
 
 class Conversation:
     """Use as a block, and read it: `async for event in conversation`. Events are those of `server.events`; audio comes
-    as `Audio`. After a lost connection the next event is a new `SessionCreated`, whose `resumed` tells whether the
-    server still knew the conversation; audio that was spoken in between is lost.
+    as `Audio`. After a lost connection, or a restart of the server, the next event is a new `SessionCreated`, whose
+    `resumed` tells whether the server still knew the conversation; audio that was spoken in between is lost.
 
     `url` is like `ws://localhost:8000/ws`; `query` goes with it (`character`, `greet`)."""
 
@@ -55,6 +55,9 @@ class Conversation:
             except ConnectionLost:
                 await self._link.socket()
                 continue
+            except Refused:
+                await self._link.close()  # the next try is a new connection
+                raise
             if event is not None:
                 return event
 
@@ -101,6 +104,8 @@ class Conversation:
             return e.Audio(self._reply, begin, frame)
         event = read(frame)
         match event:
+            case e.Error(fatal=True, code="restart"):
+                return None  # the line is about to be lost, and that is mended
             case e.SessionCreated(session=session):
                 self.session = session
             case e.ReplyAudio(reply=reply, rate=rate):

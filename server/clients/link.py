@@ -48,6 +48,7 @@ class Link:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._socket: ClientConnection | None = None
         self._opening = asyncio.Lock()
+        self._restarts = False  # as the server said: it may still listen, and not serve
 
     @property
     def open(self) -> bool:
@@ -86,7 +87,7 @@ class Link:
     async def _connect(self) -> ClientConnection:
         wait = FIRST_WAIT_S
         for attempt in range(self._attempts):
-            if attempt:
+            if attempt or self._restarts:
                 await asyncio.sleep(wait * random.uniform(0.5, 1))
                 wait = min(wait * 2, LONGEST_WAIT_S)
             try:
@@ -110,6 +111,7 @@ class Link:
         if self._socket is socket:
             self._socket = None
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+        self._restarts = code == 1012
         if code in (1008, 1009, 1013):
             return Refused(reason or f"closed with {code}", code={1013: "busy"}.get(code, "refused"))
         return ConnectionLost(f"the connection was lost ({code} {reason})".replace(" )", ")"))

@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,7 +96,8 @@ class Speech:
         events = {"events": ["words"]} if words else {}
         self._init: dict[str, Any] = {"type": "init", "default_mode": mode, **events, **options}
         self._cancelling = 0  # cancels that the server has not yet answered for
-        self._unsaid: deque[str] = deque()
+        self._unsaid: deque[str] = deque()  # an empty one ends a stream
+        self._lost: Lost | None = None  # and not yet told
         self._link = Link(lambda: url, token=token, attempts=attempts, greet=self._greet)
 
     async def __aenter__(self) -> "Speech":
@@ -111,67 +113,100 @@ class Speech:
     async def __anext__(self) -> Event:
         """Raises `Refused` when the server will not serve us, `ConnectionLost` when it cannot be reached again."""
         while True:
+            await self._link.socket()
+            if lost := self._lost:
+                self._lost = None
+                return lost
             try:
                 frame = await self._link.receive()
             except ConnectionLost:
-                await self._link.socket()
-                return self._forget()
+                continue
+            except Refused:
+                await self._link.close()
+                raise
             if self._cancelling:
                 if isinstance(frame, dict) and frame["type"] == "pong":
                     self._cancelling -= 1
                     return Cancelled()
             elif isinstance(frame, bytes):
                 return frame
-            elif event := self._event(frame):
+            elif event := await self._event(frame):
                 return event
 
+    async def connect(self) -> int:
+        """Open the connection if need be: which one it is, counted from 1. What was said on another is lost."""
+        await self._link.socket()
+        return self._link.connections
+
     async def say(self, text: str, **how: str) -> None:
-        """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative)."""
+        """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative).
+
+        Raises `ConnectionLost`: then `text` is among the unsaid ones of `Lost`."""
         if text.strip():
+            await self._link.socket()
             self._unsaid.append(text)
             await self._link.send({"type": "text", "text": text, **how})
 
     async def close(self) -> None:
         """No more text for now: `Done` follows when all has been said. The next `say` begins a new stream."""
-        await self._link.send({"type": "close"})
+        if self._unsaid and self._unsaid[-1]:
+            self._unsaid.append("")
+        await self._tell({"type": "close"})
 
     async def cancel(self) -> None:
-        """Silence, now: what is still on its way is swallowed, and then comes `Cancelled`."""
+        """Silence, now: what is still on its way is swallowed, and then comes `Cancelled`; on a lost line `Lost`."""
         self._unsaid.clear()
-        self._cancelling += 1
-        await self._link.send({"type": "cancel"})
-        await self._link.send({"type": "ping"})  # its answer comes after all that was sent before
+        self._cancelling += self._link.open
+        await self._tell({"type": "cancel"})
+        await self._tell({"type": "ping"})  # its answer comes after all that was sent before
 
     async def use(self, **options: Any) -> None:
         """Another voice, language, ... from the next stream on, which begins now."""
         self._init |= options
-        self._unsaid.clear()
-        await self._link.send(self._init)
+        while self._unsaid and self._unsaid[-1]:
+            self._unsaid.pop()
+        await self._tell(self._init)
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        """To a server that knows of us; where the line is lost, `Lost` says so, and the next one begins anew."""
+        if self._link.open:
+            with suppress(ConnectionLost):
+                await self._link.send(message)
 
     async def _greet(self, socket: ClientConnection) -> None:
+        """What every connection begins with; all but the first know nothing of what was said before."""
+        if self._link.connections > 1:
+            before = self._lost.unsaid if self._lost else ()
+            self._lost = Lost((*before, *filter(None, self._unsaid)))
+            self._unsaid.clear()
+            self._cancelling = 0
         await socket.send(json.dumps(self._init))
 
-    def _forget(self) -> Lost:
-        self._cancelling = 0
-        lost = Lost(tuple(self._unsaid))
-        self._unsaid.clear()
-        return lost
+    def _over(self) -> None:
+        """The stream at the front has ended, and with it what was left of its texts."""
+        while self._unsaid and self._unsaid.popleft():
+            pass
 
-    def _event(self, frame: dict[str, Any]) -> Event | None:
+    async def _event(self, frame: dict[str, Any]) -> Event | None:
         match frame:
             case {"type": "stream_created", "stream_id": id, "sample_rate": rate}:
                 return Created(id, rate)
             case {"type": "words", "segment": segment, "words": words}:
                 return Words(segment, words_of(words))
             case {"type": "segment_complete", "segment": segment, "audio_ms": ms}:
-                if self._unsaid:
+                if self._unsaid and self._unsaid[0]:
                     self._unsaid.popleft()
                 return Complete(segment, ms)
             case {"type": "done", "total_audio_ms": ms, "segments_generated": segments}:
+                if self._unsaid and not self._unsaid[0]:
+                    self._unsaid.popleft()
                 return Done(ms, segments)
             case {"type": "error", "code": ("engine_busy" | "full" | "unauthorized") as code, "message": message}:
+                await self._link.close()
                 raise Refused(message, code=code, retry_after=frame.get("retry_after"))
             case {"type": "error"}:
+                if frame.get("fatal"):
+                    self._over()
                 return Failed(frame.get("code", "error"), frame["message"], frame.get("fatal", False))
         return None
 

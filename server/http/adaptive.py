@@ -14,7 +14,7 @@ from server.access import client_of
 from server.errors import ProtocolError
 from server.http.asked import Allowed, body, guarded
 from server.http.running import Piece, Running, Shelf, now, spoken
-from server.http.streams import Stream
+from server.http.streams import Stream, refusal
 from server.http.utterance import NDJSON, SSE, delta, done, lines, words_told
 from server.pipelines.adaptive import Adaptive, State
 from server.pipelines.studio import Studio
@@ -99,7 +99,7 @@ class _Adaptive:
         if isinstance(stream := self._find(request), Response):
             return stream
         if stream.read:
-            return JSONResponse({"detail": f"the audio of stream {stream.id} is read already"}, 409)
+            return refusal(f"the audio of stream {stream.id} is read already", 409, "read_already")
         stream.read, stream.adaptive.touched = True, now()
         audio = spoken(self._studio, stream, client_of(request), self._shelf.idle_s)
         match form:
@@ -116,7 +116,7 @@ class _Adaptive:
         try:
             return self._shelf.find(id, now())
         except LookupError:
-            return JSONResponse({"detail": f"Stream {id} not found"}, 404)
+            return refusal(f"Stream {id} not found", 404, "not_found")
 
 
 async def _audio(spoken: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:

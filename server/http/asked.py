@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.errors import LimitError, ParleyError
 from server.http.streams import problem
-from server.incoming import decoded, first
+from server.incoming import decoded, first, without_null
 from server.telemetry import ERRORS
 
 BODY = 1_048_576  # bytes of one request
@@ -19,13 +19,15 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def body(request: Request, model: type[B]) -> B:
-    """The request's JSON as `model`. Raises `ProtocolError`, `LimitError`, pydantic's `ValidationError`."""
+    """The request's JSON as `model`, null being the same as nothing.
+
+    Raises `ProtocolError`, `LimitError`, pydantic's `ValidationError`."""
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > BODY:
             raise LimitError(f"the request is larger than {BODY} bytes", code="too_long")
-    return model.model_validate(decoded(raw or b"{}"))
+    return model.model_validate(without_null(decoded(raw or b"{}")))
 
 
 def guarded(allowed: Allowed) -> Callable[[Endpoint], Endpoint]:

@@ -104,10 +104,20 @@ async def spoken(studio: Studio, stream: Running, client: str, idle_s: float) ->
                 yield Piece(last)
         state.end(State.COMPLETED, now())
     except ParleyError as error:
-        state.end(State.ERROR, now(), str(error))
+        _failed(stream, error)
         raise
-    finally:
-        state.end(State.CANCELLED, now())  # where it has ended otherwise, that stands
+    except BaseException:  # the reader has gone
+        state.end(State.CANCELLED, now())
+        raise
+
+
+def _failed(stream: Running, error: ParleyError) -> None:
+    """Who was told to come back, before the first sound, is to find all of the text."""
+    if isinstance(error, EngineBusy) and not stream.adaptive.listener.sent_ms:
+        stream.adaptive.put_back(now())
+        stream.read = False
+    else:
+        stream.adaptive.end(State.ERROR, now(), str(error))
 
 
 async def _segments(stream: Running, reader: Narrator, idle_s: float) -> AsyncGenerator[Piece, None]:

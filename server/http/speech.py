@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from server.access import client_of
 from server.http.asked import Allowed, body, guarded
-from server.http.streams import Stream
+from server.http.streams import Stream, refusal
 from server.http.utterance import NDJSON, SSE, Streamed, Take, Utterance, lines
 from server.pipelines.encoders import FORMATS
 from server.pipelines.narrator import PRESETS
@@ -30,7 +30,7 @@ def routes(
     async def stream(request: Request) -> Response:
         asked = (await body(request, Streamed)).model_copy(update={"response_format": "pcm"})
         take = Take(studio, asked, client_of(request), asked.sizes)
-        return Stream(take.audio(), take.head())
+        return _told(take, asked.stream_format) or Stream(take.audio(), take.head())
 
     async def voices(request: Request) -> Response:
         return JSONResponse({"voices": studio.catalogue()})
@@ -39,10 +39,13 @@ def routes(
         return JSONResponse(_config(studio))
 
     async def listed(request: Request) -> Response:
-        owned = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "parley"} for name in (*studio.booths, *models())
-        ]
-        return JSONResponse({"object": "list", "data": owned})
+        return JSONResponse({"object": "list", "data": [_model(name) for name in (*studio.booths, *models())]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in (*studio.booths, *models()):
+            return refusal(f"The model {name!r} does not exist", 404, "model_not_found")
+        return JSONResponse(_model(name))
 
     guard = guarded(allowed)
     return [
@@ -51,19 +54,31 @@ def routes(
         Route("/v1/audio/voices", guard(voices)),
         Route("/v1/audio/config", guard(config)),
         Route("/v1/models", guard(listed)),
+        Route("/v1/models/{name:path}", guard(model)),
     ]
 
 
 async def _answer(take: Take, asked: Utterance) -> Response:
-    match asked.stream_format:
+    if events := _told(take, asked.stream_format):
+        return events
+    if asked.stream_format == "audio":
+        return Stream(take.audio(), take.head(), whole=not take.format.streams)
+    quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
+    return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+
+
+def _told(take: Take, form: str | None) -> Response | None:
+    """Its events, where they are asked for."""
+    match form:
         case "sse":
             return Stream(lines(take.events(), SSE), take.head("text/event-stream"))
         case "ndjson":
             return Stream(lines(take.events(), NDJSON), take.head("application/x-ndjson"))
-        case "audio":
-            return Stream(take.audio(), take.head(), whole=not take.format.streams)
-    quick = len(asked.input.split()) * 0.4 / take.booth.engine.streams <= QUICK_S
-    return Stream(take.audio(), take.head(), whole=quick or not take.format.streams or asked.response_format is None)
+    return None
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "parley"}
 
 
 def _config(studio: Studio) -> dict[str, Any]:

@@ -23,12 +23,16 @@ Head = Callable[[int | None], Mapping[str, str]]  # the headers, given the body'
 
 def problem(error: ParleyError) -> JSONResponse:
     """`error` as a response, in the words of both FastAPI (`detail`) and OpenAI (`error`)."""
-    ERRORS.labels(error.code).inc()
-    status = _status(error)
     wait = getattr(error, "retry_after", None)
+    return refusal(str(error), _status(error), error.code, {"Retry-After": str(math.ceil(wait))} if wait else None)
+
+
+def refusal(message: str, status: int, code: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The same for what needs no exception."""
+    ERRORS.labels(code).inc()
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
-    body = {"detail": str(error), "error": {"message": str(error), "type": kind, "code": error.code}}
-    return JSONResponse(body, status, {"Retry-After": str(math.ceil(wait))} if wait else None)
+    body = {"detail": message, "error": {"message": message, "type": kind, "code": code}}
+    return JSONResponse(body, status, headers)
 
 
 def _status(error: ParleyError) -> int:
@@ -39,6 +43,8 @@ def _status(error: ParleyError) -> int:
             return 503
         case LimitError(code="unauthorized"):
             return 401
+        case LimitError(code="forbidden_origin"):
+            return 403
         case LimitError(code="too_long"):
             return 413
         case LimitError(close=1013):

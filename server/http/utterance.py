@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.pipelines.encoders import Format, format_of
-from server.pipelines.engines import Speech, Voice
+from server.pipelines.engines import Speech, Voice, Word
 from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Preset, described
 from server.pipelines.studio import Booth, Studio
 
@@ -81,35 +81,38 @@ class Take:
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """Encoded, in chunks of the sizes asked for."""
-        chunks = Chunks.of(self._sizes, self.rate)
-        async with aclosing(self.speech()) as pieces:
-            async for piece in pieces:
-                for chunk in chunks.push(piece.pcm):
-                    if data := await self._encoded(chunk):
-                        yield data
-        for chunk in chunks.flush():
-            if data := await self._encoded(chunk):
-                yield data
-        if data := await self._work(self.encoder.finish):
-            yield data
+        async with aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, bytes):
+                    yield chunk
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Audio and word timings as objects, the last one saying that it is the last, or what went wrong."""
         try:
-            async with aclosing(self.speech()) as pieces:
-                async for piece in pieces:
-                    if data := await self._encoded(piece.pcm):
-                        yield delta(data)
-                    if piece.words:
-                        yield words_told(described(piece.words, self._text))
-            if data := await self._work(self.encoder.finish):
-                yield delta(data)
+            async with aclosing(self._chunks()) as chunks:
+                async for chunk in chunks:
+                    yield delta(chunk) if isinstance(chunk, bytes) else words_told(described(chunk, self._text))
         except ParleyError as error:
             if not self.ms:
                 raise
             yield {"type": "error", "error": {"message": str(error), "code": error.code}}
             return
         yield done(self.ms)
+
+    async def _chunks(self) -> AsyncGenerator[bytes | Sequence[Word], None]:
+        chunks = Chunks.of(self._sizes, self.rate)
+        async with aclosing(self.speech()) as pieces:
+            async for piece in pieces:
+                for chunk in chunks.push(piece.pcm):
+                    if data := await self._encoded(chunk):
+                        yield data
+                if piece.words:
+                    yield piece.words
+        for chunk in chunks.flush():
+            if data := await self._encoded(chunk):
+                yield data
+        if data := await self._work(self.encoder.finish):
+            yield data
 
     def head(self, media: str = "") -> Callable[[int | None], Mapping[str, str]]:
         def headers(length: int | None) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Adaptive:
         self.segments = 0
         self.error = ""
         self.listener = Listener()
-        self._text, self._taken = "", 0
+        self._text, self._taken, self._last = "", 0, ""
         self._since = self._appended = now  # when the first and the last of the waiting text came
         self._closed = False
 
@@ -107,10 +107,16 @@ class Adaptive:
         text = self._cut(self._first(now) if ahead < LOW_MS else self._later(ahead, now))
         if not text:
             return None
+        self._last = text
         if not self._closed:
             self.state = State.GENERATING
         self.segments, self.touched, self._since = self.segments + 1, now, now
         return Segment(text.strip(), "batch" if self.segments > 1 and ahead >= BATCH_MS else "stream", offset)
+
+    def put_back(self, now: float) -> None:
+        """The segment that was taken last could not be said: it is to be taken again."""
+        self._text, self._taken = self._last + self._text, self._taken - len(self._last)
+        self._last, self.segments, self.touched = "", self.segments - 1, now
 
     def _cut(self, end: int) -> str:
         text, self._text = self._text[:end], self._text[end:]

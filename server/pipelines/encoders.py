@@ -93,12 +93,12 @@ class Compressed:
         return self._sink.take()
 
     def finish(self) -> bytes:
-        self.push(b"", last=True)
+        rest = self.push(b"", last=True)
         if not self._samples:
             self._encode(self._frame(bytes(SAMPLE)))  # an empty stream has no header to read
         self._encode(None)
         self._container.close()
-        return self._sink.take()
+        return rest + self._sink.take()
 
     def _frame(self, pcm: bytes) -> Any:
         samples = np.frombuffer(pcm, "<i2").reshape(1, -1)

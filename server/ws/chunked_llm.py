@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.access import accepted
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.incoming import given
 from server.pipelines.engines import LLM
@@ -31,10 +32,13 @@ def routes(llm: LLM, *, slots: int = 8, allowed: Allowed = lambda connection: Tr
     places = Slots(slots)
 
     async def answers(socket: WebSocket) -> None:
-        await socket.accept()
+        await socket.accept(accepted(socket.scope.get("subprotocols", [])))
         async with Wire(socket) as wire:
-            if not allowed(socket):
-                return await wire.refuse(LimitError("a token is needed: ?token=...", code="unauthorized"))
+            try:
+                if not allowed(socket):
+                    raise LimitError("a token is needed: ?token=...", code="unauthorized")
+            except LimitError as error:
+                return await wire.refuse(error)
             await Connection(llm, places, wire).run()
         return None
 
@@ -150,6 +154,7 @@ class Connection:
                 self._forget(answer)
         except Exception as error:
             log.exception("an answer failed")
+            self._forget(answer)
             failed = {"stream_id": answer.id, "error": f"internal error: {type(error).__name__}", "code": "error"}
             await self._wire.put(answer, failed)
 
@@ -174,7 +179,9 @@ class Connection:
     def _complain(self, error: ParleyError, named: dict[str, Any]) -> None:
         ERRORS.labels(error.code).inc()
         whose = {"stream_id": named["stream_id"]} if "stream_id" in named else {}
-        self._wire.tell(whose | {"error": str(error), "code": error.code})
+        wait = getattr(error, "retry_after", None)
+        later = {"retry_after": wait} if wait else {}
+        self._wire.tell(whose | {"error": str(error), "code": error.code} | later)
 
 
 async def probed(llm: LLM) -> tuple[str, bool]:

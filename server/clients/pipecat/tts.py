@@ -70,6 +70,7 @@ class ParleyTTSService(TTSService):
         self._now: _Turn | None = None
         self._turns: dict[str, _Turn] = {}
         self._unclaimed = False  # a stream is announced that nothing was said to
+        self._connection = 0  # what all of these belong to
         self._turn_context_id: str | None
 
     def can_generate_metrics(self) -> bool:
@@ -88,6 +89,7 @@ class ParleyTTSService(TTSService):
             sample_rate=self.sample_rate,
             **asked(self._settings),
         )
+        self._connection = 1
         self._reading = self.create_task(self._read(self._speech))
 
     async def stop(self, frame: EndFrame) -> None:
@@ -101,9 +103,10 @@ class ParleyTTSService(TTSService):
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """The audio comes by another way: see `_read`."""
         assert self._speech is not None, "the pipeline has not started"
-        turn = self._turns.get(context_id) or self._new(context_id)
-        turn.texts.append(Tokens(text))
         try:
+            await self._renew(await self._speech.connect())
+            turn = self._turns.get(context_id) or self._new(context_id)
+            turn.texts.append(Tokens(text))
             await self._speech.say(text, preset=self._preset)
             await self.start_tts_usage_metrics(text)
         except ParleyError as error:
@@ -181,9 +184,8 @@ class ParleyTTSService(TTSService):
                 await self.push_error(error_msg=f"Parley: {message}")
                 if fatal:
                     await self._end(turn or (self._coming.popleft() if self._coming else None))
-            case Lost():
-                await self.push_error(error_msg="Parley: the connection was lost while it spoke")
-                await self._end_all()
+            case Lost() if self._speech is not None:
+                await self._renew(await self._speech.connect())
 
     async def _tell(self, turn: _Turn) -> None:
         """The words whose audio has come, with the times they sound."""
@@ -198,6 +200,15 @@ class ParleyTTSService(TTSService):
         if self.audio_context_available(turn.id):
             await self.append_to_audio_context(turn.id, TTSStoppedFrame(context_id=turn.id))
             await self.remove_audio_context(turn.id)
+
+    async def _renew(self, connection: int) -> None:
+        """What was said on a connection before this one is over; a turn that has begun on it is not."""
+        if connection == self._connection:
+            return
+        self._connection, speaking = connection, bool(self._turns)
+        await self._end_all()
+        if speaking:
+            await self.push_error(error_msg="Parley: the connection was lost while it spoke")
 
     async def _end_all(self) -> None:
         turns = list(self._turns.values())

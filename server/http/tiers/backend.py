@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import ParleyError
+from server.errors import EngineBusy, ParleyError
 from server.http.tiers.bodies import read_json, refusal, request_id
 from server.http.tiers.delivery import Delivery
 from server.http.tiers.measures import CHUNKS, STREAMS
@@ -20,16 +20,18 @@ log = logging.getLogger("parley.backend")
 
 
 class Synthesize:
-    """The endpoint. `longest`: characters of a text."""
+    """The endpoint. `longest`: characters of a text; `streams`: how many at once."""
 
-    def __init__(self, backend: Backend, longest: int) -> None:
-        self._backend, self._longest = backend, longest
+    def __init__(self, backend: Backend, longest: int, streams: int) -> None:
+        self._backend, self._longest, self._streams = backend, longest, streams
+        self._running = 0
 
     async def __call__(self, request: Request) -> Response:
         id = request_id(request)
         try:
             asked = requests.request(await read_json(request), self._longest)
             self._backend.check(asked)
+            self._begin()
         except ParleyError as error:
             _over("refused", error.code, id, str(error))
             return refusal(error, "backend", id)
@@ -38,8 +40,17 @@ class Synthesize:
             "application/x-ndjson" if asked.stream else "application/json",
             {"X-Request-Id": id, "Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
             lambda error: refusal(error, "backend", id),
-            lambda end, told: _over(asked.format, end, id, told),
+            lambda end, told: self._end(asked.format, end, id, told),
         )
+
+    def _begin(self) -> None:
+        if self._running >= self._streams:
+            raise EngineBusy(f"{self._streams} streams are under way (tiers.streams)", retry_after=2)
+        self._running += 1
+
+    def _end(self, what: str, end: str, id: str, told: str) -> None:
+        self._running -= 1
+        _over(what, end, id, told)
 
     async def _whole(self, asked: requests.Request) -> AsyncGenerator[bytes, None]:
         yield _line(await self._backend.batch(asked))

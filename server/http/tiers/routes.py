@@ -30,7 +30,8 @@ def routes(rules: TierRules, relay: Relay, backend: Backend | None, origin_fits:
         Route("/streams/{id}", middleware.progress),
     ]
     if backend and rules.serve:
-        endpoints.append(Route("/synthesize", Synthesize(backend, rules.longest).__call__, methods=["POST"]))
+        synthesize = Synthesize(backend, rules.longest, rules.streams)
+        endpoints.append(Route("/synthesize", synthesize.__call__, methods=["POST"]))
     layers = [
         Layer(
             CORSMiddleware,

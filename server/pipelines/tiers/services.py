@@ -51,7 +51,7 @@ class TierRules(BaseModel):
     max_chars: int = Field(500, ge=20, le=5_000)  # of a chunk
     first_chars: int = Field(120, ge=20, le=5_000)  # of the first one, so that it sounds soon
     longest: int = Field(20_000, ge=1)  # characters of a text
-    streams: int = Field(16, ge=1)  # at once; the one beyond is answered 503
+    streams: int = Field(16, ge=1)  # at once, of the middleware and of the back end; the one beyond is answered 503
     origins: tuple[str, ...] = ()  # further pages that may ask; "*" for all
     services: dict[str, Service] = {"local": Service(kind="local", format="pcm_16")}
 

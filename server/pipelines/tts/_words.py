@@ -18,6 +18,7 @@ class Words:
     """The words of `text` as the engine comes to them."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self._units = [unit for match in _UNIT.finditer(text) if (unit := _bare(match))]
         self._starts = [start for start, _ in self._units]
         self._current = -1
@@ -25,12 +26,19 @@ class Words:
 
     def begin(self, position: int, ms: float) -> tuple[Word, ...]:
         """The engine begins to say what is at `position`, `ms` into the utterance: the word that this ends, if any."""
-        unit = bisect.bisect_right(self._starts, position) - 1
+        unit = self._at(position)
         if unit <= self._current:
             return ()  # another event of the same word
         ended = self._end(unit, ms)
         self._current, self._since = unit, ms
         return ended
+
+    def _at(self, position: int) -> int:
+        """Which word is meant. At marks that stand alone ("- one") it is the one behind them."""
+        unit = bisect.bisect_right(self._starts, position) - 1
+        passed = self._text[self._units[unit][1] if unit >= 0 else 0 : position]
+        apart = unit < 0 or any(char.isspace() for char in passed)
+        return min(unit + apart, len(self._units) - 1)
 
     def finish(self, ms: float) -> tuple[Word, ...]:
         """The utterance is over: its last word."""
