@@ -65,6 +65,11 @@ def test_the_characters_that_ship_can_be_read_and_have_a_picture():
         ("name = 'X'", "prompt"),
         ("name = 'X'\nprompt = 5", "prompt"),
         ("name = 'X'\nprompt = ''\n[voice]\nmethod = 'magic'", "voice.method"),
+        ("name = 'X'\nprompt = ''\ngreting = 'Hello.'", "greting"),
+        ("name = 'X'\nprompt = ''\nvoice = 'deep'", "voice: "),
+        ("name = 'X'\nprompt = ''\nvoices = 'deep'", "voices: "),
+        ("name = 'X'\nprompt = ''\n[voice]\nreference = 5", "voice.reference"),
+        ("name = 'X'\nprompt = ''\n[voice]\nlangage = 'de'", "voice.langage"),
         ("name = [", "x.toml"),
     ],
 )
@@ -72,6 +77,11 @@ def test_a_character_that_is_wrong_is_named(tmp_path: Path, text: str, complaint
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         characters.read(tmp_path)
+
+
+def test_a_recording_lies_beside_the_file_that_names_it(tmp_path: Path):
+    (tmp_path / "x.toml").write_text("name = 'X'\nprompt = ''\n[voices.higgs]\nreference = 'x.wav'")
+    assert characters.read(tmp_path, "higgs")["x"].voice.reference == tmp_path / "x.wav"
 
 
 def test_the_meter_lets_real_time_through_for_ever():
