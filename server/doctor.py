@@ -63,7 +63,7 @@ async def examine(
         yield finding
     for kind, name, engine, work in trials(settings, list(everybody.values())):
         try:
-            done, well = await tried(kind, engine, work, settings.codec if settings.codec.engine else None)
+            done, well = await tried(kind, engine, work, settings.codec if settings.codec.engine else None, name)
             yield Finding("ok" if well else "warn", name, done)
         except ParleyError as error:
             yield Finding("fail", name, f"{engine.engine}: {error}")

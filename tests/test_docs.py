@@ -18,7 +18,7 @@ from server.__main__ import _parser
 from server.audio import wav
 from server.characters import Character
 from server.pipelines.engines import Voice
-from server.pipelines.loading import load, names
+from server.pipelines.loading import names
 from server.settings import ROOT, EngineSettings, Settings, read
 from tests import fakes
 from tests.wire import serving
@@ -168,8 +168,3 @@ async def test_the_example_speaks_a_recording_and_records_the_answer(tmp_path: P
     assert printed.splitlines() == ["you:  who are you", "them: Hello there.", "them: I am Ada."]
     with wave.open(str(tmp_path / "answer.wav")) as file:
         assert fakes.words(file.readframes(file.getnframes())) == ["hello", "there", "i", "am", "ada"]
-
-
-def test_load_names_the_options_there_are() -> None:
-    with pytest.raises(Exception, match="its options: voice, variant, rate, workers"):
-        load("tts", "espeak", {"pitch": 3})

@@ -1,0 +1,43 @@
+"""Engines by name: what is wrong is named, with the table that asked for it."""
+
+import pytest
+
+from server.errors import ConfigError
+from server.pipelines.loading import load
+from server.rack import Rack
+from server.settings import EngineSettings, Settings
+
+
+@pytest.mark.parametrize("name", ["", "gramophone", "_batches", "__init__", "../vad/silero"])
+def test_what_is_no_engine_is_told_with_those_there_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^\[vad\] engine = '.*' is not an engine; there are: silero$"):
+        load("vad", name, {})
+
+
+def test_an_option_that_does_not_exist_is_told_with_those_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^\[tts\] pitch is not an option .* its options: voice, variant, rate, work"
+    ):
+        load("tts", "espeak", {"pitch": 3})
+
+
+@pytest.mark.parametrize(
+    ("table", "settings"),
+    [
+        ("turnend", {"turnend": EngineSettings(engine="crystal_ball")}),
+        ("voices.robot", {"voices": {"robot": EngineSettings(engine="gramophone")}}),
+        ("voices.robot", {"voices": {"robot": EngineSettings(engine="espeak", horn="brass")}}),
+        ("voices.robot", {"voices": {"robot": EngineSettings(engine="espeak", rate="fast")}}),
+    ],
+)
+def test_the_table_that_is_named_is_the_one_in_the_file(table: str, settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as told:
+        Rack.of(Settings(**settings))
+    assert str(told.value).startswith(f"[{table}] ")
+
+
+def test_a_list_or_a_table_may_come_as_the_json_of_a_variable() -> None:
+    assert load("llm", "auto", {"candidates": '["http://127.0.0.1:9/v1"]'})._candidates == ["http://127.0.0.1:9/v1"]
+    assert load("tts", "openai", {"extra": '{"stream": true}'})._fields["stream"] is True
+    with pytest.raises(ConfigError, match=r"^\[llm\] candidates"):
+        load("llm", "auto", {"candidates": "http://127.0.0.1:9/v1"})
