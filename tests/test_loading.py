@@ -41,3 +41,25 @@ def test_a_list_or_a_table_may_come_as_the_json_of_a_variable() -> None:
     assert load("tts", "openai", {"extra": '{"stream": true}'})._fields["stream"] is True
     with pytest.raises(ConfigError, match=r"^\[llm\] candidates"):
         load("llm", "auto", {"candidates": "http://127.0.0.1:9/v1"})
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("espeak", {"workers": 0}),
+        ("flite", {"workers": -1}),
+        ("kokoro", {"streams": 0}),
+        ("openai", {"streams": 0}),
+        ("pocket_tts", {"streams": "0"}),
+        ("remote", {"url": "http://127.0.0.1:9", "streams": 0}),
+    ],
+)
+def test_an_engine_of_no_workers_would_serve_nobody(engine: str, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"^\[tts\] (workers|streams): .* greater than or equal to 1"):
+        load("tts", engine, options)
+
+
+@pytest.mark.parametrize("engine", ["espeak", "flite"])
+def test_a_voice_that_does_not_exist_is_told_at_once(engine: str) -> None:
+    with pytest.raises(ConfigError, match=f"{engine} has no voice 'darth'; there are: "):
+        load("tts", engine, {"voice": "darth"})
