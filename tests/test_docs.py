@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
-from server import commands, events
+from server import commands, events, telemetry
 from server.__main__ import _parser
 from server.audio import wav
 from server.characters import Character
@@ -114,6 +115,16 @@ def test_every_engine_and_each_of_its_options_is_in_engines(kind: Any) -> None:
             continue
         for option in inspect.signature(create).parameters:
             assert f"`{option}`" in section, f"{kind} {name}: {option}"
+
+
+def test_every_metric_of_conversations_is_in_deployment() -> None:
+    metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+    assert metrics
+    for metric in metrics:
+        (described,) = metric.describe()
+        name = described.name + ("_total" if described.type == "counter" else "")
+        labels = "{" + ",".join(metric._labelnames) + "}" if metric._labelnames else ""
+        assert f"`{name}{labels}`" in text("docs/deployment.md"), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
