@@ -10,6 +10,7 @@ import pytest
 import websockets
 from starlette.websockets import WebSocketState
 
+from server import limits
 from server.errors import LimitError
 from server.settings import Settings
 from server.ws.conversation import LAST_WORD_S, _Wire
@@ -62,7 +63,8 @@ async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
             assert (await back.until("session.created"))["resumed"] is True
 
 
-async def test_a_flood_is_throttled_and_then_closed():
+async def test_a_flood_is_throttled_and_then_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "PATIENCE_S", 2.0)
     async with serving() as server, connected(address(server)) as client:
         await client.until("session.created")
         with suppress(websockets.ConnectionClosed):

@@ -142,6 +142,16 @@ async def test_a_full_audio_lane_blocks_until_there_is_room():
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_reply_that_is_silenced_makes_room_for_who_waits():
+    box = Outbox(1)
+    await box.put(frame(1))
+    waiting = asyncio.create_task(box.put(frame(2)))
+    await asyncio.sleep(0)
+    box.silence(1)
+    await asyncio.wait_for(waiting, 1)
+    assert (await box.get()).reply == 2  # type: ignore[attr-defined]
+
+
 async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
     box = Outbox(8)
     await box.put(frame(1))
