@@ -17,6 +17,7 @@ from server.history import History
 from server.limits import BURST_MS, Meter
 from server.lobby import KEPT, Lobby
 from server.outbox import Outbox
+from server.packing import FIRST_MS, LATER_MS, Plain, Tokens
 from server.settings import ROOT
 
 ADA, BEN, EVE = (
@@ -164,6 +165,21 @@ async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
     told = [await box.get() for _ in range(len(box))]
     assert [type(x) for x in told] == [e.ReplyInterrupted, e.Audio, e.ReplyDone]
     assert box.frames_dropped == 1
+
+
+def test_what_is_shorter_than_a_frame_waits_for_more_or_leaves_with_the_last():
+    whole, rest = Plain().cut(bytes(1_000), 16_000, last=False)
+    assert [len(frame) for frame in (*whole, rest)] == [640, 360]
+    assert Plain().cut(rest, 16_000, last=True) == ([rest], b"")
+
+
+def test_tokens_travel_in_a_short_message_first_and_then_in_longer_ones():
+    whole, rest = Tokens(None).cut(bytes(32 * 6_000), 16_000, last=False)  # type: ignore[arg-type]
+    first, *later = [audio.milliseconds(pcm, 16_000) for pcm in whole]
+    assert 400 <= first <= FIRST_MS
+    assert later
+    assert all(FIRST_MS < ms <= LATER_MS for ms in later)
+    assert audio.milliseconds(rest, 16_000) < LATER_MS
 
 
 def test_pcm_there_and_back():
