@@ -2,10 +2,11 @@
 
 import pytest
 
-from server.errors import ConfigError
+from server.errors import ConfigError, EngineUnavailable
 from server.pipelines.loading import load
 from server.rack import Rack
 from server.settings import EngineSettings, Settings
+from tests import fakes
 
 
 @pytest.mark.parametrize("name", ["", "gramophone", "_batches", "__init__", "../vad/silero"])
@@ -34,6 +35,25 @@ def test_the_table_that_is_named_is_the_one_in_the_file(table: str, settings: di
     with pytest.raises(ConfigError) as told:
         Rack.of(Settings(**settings))
     assert str(told.value).startswith(f"[{table}] ")
+
+
+async def test_where_one_engine_cannot_be_opened_the_others_are_closed_again() -> None:
+    stopped = []
+
+    class Mute(fakes.FakeTTS):
+        async def start(self) -> None:
+            raise EngineUnavailable("no voice")
+
+    class Deaf(fakes.FakeSTT):
+        async def stop(self) -> None:
+            stopped.append(self)
+
+    rack = Rack(fakes.FakeVAD(), Deaf(), fakes.FakeLLM(), Mute())  # type: ignore[arg-type]
+    with pytest.raises(EngineUnavailable, match="no voice"):
+        async with rack:
+            pass
+    assert stopped == [rack.stt]
+    assert not rack.ready
 
 
 def test_a_list_or_a_table_may_come_as_the_json_of_a_variable() -> None:
