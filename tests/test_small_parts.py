@@ -19,6 +19,7 @@ from server.lobby import KEPT, Lobby
 from server.outbox import Outbox
 from server.packing import FIRST_MS, LATER_MS, Plain, Tokens
 from server.settings import ROOT
+from server.timeline import Timeline
 
 ADA, BEN, EVE = (
     Character("ada", "Ada", ""),
@@ -165,6 +166,16 @@ async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
     told = [await box.get() for _ in range(len(box))]
     assert [type(x) for x in told] == [e.ReplyInterrupted, e.Audio, e.ReplyDone]
     assert box.frames_dropped == 1
+
+
+def test_a_timeline_keeps_the_first_time_of_a_stage_and_takes_over_what_another_counted():
+    now = iter([10.1, 10.2, 11.5])
+    draft, turn = (Timeline(lambda: next(now), origin) for origin in (10.0, 11.0))
+    draft.mark("first_token")
+    draft.mark("first_token")
+    turn.mark("turn_end")
+    draft.absorb(turn)
+    assert draft.stages == {"first_token": 100.0, "turn_end": 1_500.0}
 
 
 def test_what_is_shorter_than_a_frame_waits_for_more_or_leaves_with_the_last():

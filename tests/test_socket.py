@@ -209,6 +209,7 @@ async def test_health_and_metrics():
         assert "<!doctype html>" in page.text.lower()
         assert page.headers["cache-control"] == "no-cache"
         assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["referrer-policy"] == "no-referrer"  # a token may stand in the address
 
 
 async def _gone(server) -> None:
