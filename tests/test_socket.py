@@ -116,6 +116,7 @@ async def test_a_lost_conversation_can_be_taken_up_again():
     async with serving(fakes.rack(llm)) as server:
         async with connected(address(server)) as client:
             id = (await client.until("session.created"))["session"]
+            await client.send("session.update", character="vera")
             await client.send("user.text", text="remember me")
             await client.until("reply.done")
             client.socket.transport.abort()
@@ -126,6 +127,7 @@ async def test_a_lost_conversation_can_be_taken_up_again():
         async with connected(address(server), f"?session={id}") as client:
             created = await client.until("session.created")
             assert (created["session"], created["resumed"]) == (id, True)
+            assert [character["id"] for character in created["characters"]] == ["vera"]
             await client.send("user.text", text="and now?")
             assert (await client.until("transcript.final"))["turn"] == 2
             await client.until("reply.done")
