@@ -119,6 +119,15 @@ def test_torch_is_not_needed_to_start() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
 
 
+def test_the_runtime_of_small_models_reports_to_nobody(tmp_path: Path) -> None:
+    """onnxruntime keeps an id of the machine in the home directory, and sends what it runs to its makers."""
+    script = "from server.pipelines.vad.silero import bundled; from server.pipelines.onnx_model import open_model; " + (
+        "open_model(bundled(), '', set())"
+    )
+    subprocess.run([sys.executable, "-c", script], env={"HOME": str(tmp_path)}, check=True, timeout=60)
+    assert not list(tmp_path.rglob("*"))
+
+
 async def test_serve_from_start_to_sigterm() -> None:
     async with served("--config", "configs/embedded.toml") as process:
         async with httpx.AsyncClient(trust_env=False, base_url=process.url) as client:
