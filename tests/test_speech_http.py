@@ -219,6 +219,7 @@ async def test_nonsense_is_an_answer_not_a_crash(client: httpx.AsyncClient, raw:
 async def test_a_body_too_large_is_not_read_to_its_end(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/audio/speech", content=b'{"input": "' + b"x" * 2_000_000 + b'"}')
     assert answer.status_code == 413
+    assert "larger than" in answer.json()["detail"]
 
 
 async def test_without_the_token_nothing_is_done(studio: Studio) -> None:
