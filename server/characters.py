@@ -56,7 +56,7 @@ def read(directory: Path, engine: str = "") -> dict[str, Character]:
 
 def _read_one(path: Path) -> Character:
     try:
-        character = _character.validate_python({"id": path.stem, **tomllib.loads(path.read_text())})
+        character = _character.validate_python({"id": path.stem, **tomllib.loads(path.read_text("utf-8"))})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -113,7 +113,7 @@ def _named(path: Path, folder: Path) -> list[Path]:
     if path.suffix not in (".html", ".js", ".css"):
         return []
     pattern = r"""(?:src|href)="([\w./-]+\.\w+)"|(?:from|import) ["'](\./[\w./-]+|\.\./[\w./-]+)["']"""
-    found = [a or b for a, b in re.findall(pattern, path.read_text())]
+    found = [a or b for a, b in re.findall(pattern, path.read_text("utf-8"))]
     return [(folder if name.startswith("/") else path.parent).joinpath(name.lstrip("/")).resolve() for name in found]
 
 

@@ -100,6 +100,12 @@ def test_the_doctor_ends_with_what_it_found() -> None:
     assert done.stdout.endswith("1 to mend\n")
 
 
+def test_all_files_are_utf_8_whatever_the_machine_says() -> None:
+    ascii = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = command("doctor", "--port", "0", PARLEY_LLM_ENGINE="eliza", **ascii)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PARLEY_SERVER_PORT", "eighty")
     assert main(["serve"]) == 2
