@@ -1,6 +1,6 @@
 """A pipecat bot on Parley's services. Type, and it answers aloud; type while it speaks, and you cut in.
 
-    pip install "parley[pipecat]"                  # and "pipecat-ai[local]" to hear it from the loudspeaker
+    pip install -e '.[pipecat]'                    # and "pipecat-ai[local]" to hear it from the loudspeaker
     python -m server serve &
     python examples/pipecat_bot.py --tts websocket --out answer.wav
 

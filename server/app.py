@@ -14,8 +14,9 @@ from server.http import health, page
 from server.http.tiers.mount import mount
 from server.lobby import Lobby
 from server.rack import Rack
+from server.session import Session
 from server.settings import ROOT, Settings
-from server.telemetry import watch_loop
+from server.telemetry import session_id, watch_loop
 from server.ws.conversation import Conversation
 
 
@@ -61,11 +62,16 @@ async def drain(lobby: Lobby, patience_s: float) -> None:
     """Let every conversation end its sentence, then close it with 1012; nobody new is admitted."""
     lobby.closing = True
     sessions = list(lobby.sessions)
-    await asyncio.gather(*(session.drain(patience_s) for session in sessions))
+    await asyncio.gather(*(_drain(session, patience_s) for session in sessions))
     for session in sessions:
         session.end(LimitError("the server is restarting; connect again in a moment", code="restart", close=1012))
     with suppress(TimeoutError):
         await asyncio.wait_for(lobby.emptied.wait(), 2)
+
+
+async def _drain(session: Session, patience_s: float) -> None:
+    session_id.set(session.id[:8])  # in a task of its own, whose lines in the log are the session's
+    await session.drain(patience_s)
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from server.errors import ConfigError
 from server.pipelines.engines import Voice
@@ -27,6 +27,8 @@ class Character:
     aliases: tuple[str, ...] = ()
     voice: Voice = field(default_factory=Voice)
     voices: Mapping[str, Voice] = field(default_factory=dict)
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def on(self, engine: str) -> "Character":
         """The same, as it sounds on the TTS engine `engine`."""
@@ -54,16 +56,19 @@ def read(directory: Path, engine: str = "") -> dict[str, Character]:
 
 def _read_one(path: Path) -> Character:
     try:
-        table = tomllib.loads(path.read_text())
-        for voice in (table.get("voice", {}), *table.get("voices", {}).values()):
-            if reference := voice.get("reference"):
-                voice["reference"] = path.parent / reference
-        return _character.validate_python({"id": path.stem, **table})
+        character = _character.validate_python({"id": path.stem, **tomllib.loads(path.read_text("utf-8"))})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    voices = {engine: _beside(path, voice) for engine, voice in character.voices.items()}
+    return replace(character, voice=_beside(path, character.voice), voices=voices)
+
+
+def _beside(path: Path, voice: Voice) -> Voice:
+    """`voice`, with its recording where it lies: beside the file that names it."""
+    return replace(voice, reference=path.parent / voice.reference) if voice.reference else voice
 
 
 def chosen(characters: Mapping[str, Character], ids: Sequence[str]) -> list[Character]:

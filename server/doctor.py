@@ -5,7 +5,7 @@ Engines are not looked at but tried (`trials`).
 
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -52,21 +52,11 @@ async def examine(
     for finding in [*environment(strangers()), *page(ROOT / "static"), *access(settings, host)]:
         yield finding
     yield await reach(host or settings.server.host, port if port is not None else settings.server.port)
-    everybody = {}
-    try:
-        everybody = characters.read(settings.characters.directory, settings.tts.engine)
-        characters.chosen(everybody, settings.characters.active)
-        yield Finding("ok", "characters", ", ".join(everybody))
-    except ConfigError as error:
-        yield Finding("fail", "characters", str(error))
-    for finding in pictures(everybody.values()):
+    everybody, told = cast(settings)
+    for finding in [told, *pictures(everybody)]:
         yield finding
-    for kind, name, engine, work in trials(settings, list(everybody.values())):
-        try:
-            done, well = await tried(kind, engine, work, settings.codec if settings.codec.engine else None)
-            yield Finding("ok" if well else "warn", name, done)
-        except ParleyError as error:
-            yield Finding("fail", name, f"{engine.engine}: {error}")
+    async for finding in engines(settings, everybody):
+        yield finding
     yield audio(player())
 
 
@@ -123,7 +113,7 @@ def _named(path: Path, folder: Path) -> list[Path]:
     if path.suffix not in (".html", ".js", ".css"):
         return []
     pattern = r"""(?:src|href)="([\w./-]+\.\w+)"|(?:from|import) ["'](\./[\w./-]+|\.\./[\w./-]+)["']"""
-    found = [a or b for a, b in re.findall(pattern, path.read_text())]
+    found = [a or b for a, b in re.findall(pattern, path.read_text("utf-8"))]
     return [(folder if name.startswith("/") else path.parent).joinpath(name.lstrip("/")).resolve() for name in found]
 
 
@@ -154,6 +144,28 @@ async def _is_parley(url: str) -> bool:
             return "engines" in (await client.get(url)).json()
     except (httpx.HTTPError, ValueError, TypeError):
         return False
+
+
+def cast(settings: Settings) -> tuple[list[Character], Finding]:
+    """Who can be talked to, and whether those who are to be present are among them."""
+    everybody: dict[str, Character] = {}
+    try:
+        everybody = characters.read(settings.characters.directory, settings.tts.engine)
+        characters.chosen(everybody, settings.characters.active)
+    except ConfigError as error:
+        return list(everybody.values()), Finding("fail", "characters", str(error))
+    return list(everybody.values()), Finding("ok", "characters", ", ".join(everybody))
+
+
+async def engines(settings: Settings, everybody: Sequence[Character]) -> AsyncGenerator[Finding, None]:
+    """Every engine, tried."""
+    codec = settings.codec if settings.codec.engine else None
+    for kind, name, engine, work in trials(settings, everybody):
+        try:
+            done, well = await tried(kind, engine, work, codec, name)
+            yield Finding("ok" if well else "warn", name, done)
+        except ParleyError as error:
+            yield Finding("fail", name, f"{engine.engine}: {error}")
 
 
 def pictures(everybody: Iterable[Character]) -> Iterator[Finding]:

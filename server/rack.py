@@ -45,8 +45,8 @@ class Rack:
             stt=_load("stt", settings.stt),
             llm=_load("llm", settings.llm),
             tts=_load("tts", settings.tts),
-            turnend=_load("turn_end", settings.turnend) if settings.turnend.engine else None,
-            voices={name: _load("tts", engine) for name, engine in settings.voices.items()},
+            turnend=_load("turn_end", settings.turnend, "turnend") if settings.turnend.engine else None,
+            voices={name: _load("tts", engine, f"voices.{name}") for name, engine in settings.voices.items()},
             codec=_load("codec", settings.codec) if settings.codec.engine else None,
         )
 
@@ -109,8 +109,8 @@ class Rack:
             await engine.stop()
 
 
-def _load(kind: Kind, settings: EngineSettings) -> Any:
-    return load(kind, settings.engine, settings.options)
+def _load(kind: Kind, settings: EngineSettings, table: str = "") -> Any:
+    return load(kind, settings.engine, settings.options, table)
 
 
 def _name(engine: object) -> str:

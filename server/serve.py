@@ -1,5 +1,6 @@
 """`serve`: the application under uvicorn, with a shutdown that lets sentences end."""
 
+import asyncio
 import errno
 import gc
 import logging
@@ -76,6 +77,11 @@ def taken(host: str, port: int) -> str:
         return f"{port} on {host}: {error.strerror or error}; take another: --port N (make run PORT=N)"
 
 
+def _cut_off(record: logging.LogRecord) -> bool:
+    """Whether it tells where in the code a request was that the shutdown did not wait for any longer."""
+    return isinstance(record.exc_info[1] if record.exc_info else None, asyncio.CancelledError)
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `ConfigError` or `EngineUnavailable` where that cannot begin."""
     set_up(settings.server.log)
@@ -85,7 +91,7 @@ def serve(settings: Settings) -> None:
     server = build(settings, app)
     server.alone = True
     # What an engine lacks is said in one line, by who called; uvicorn would add where in the code it was noticed.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.failure is None)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.failure is None and not _cut_off(record))
     try:
         server.run()
     finally:

@@ -124,7 +124,7 @@ def read(path: Path | None = None) -> Settings:
     Raises `ConfigError`, naming the file and the setting."""
     path = path or ROOT / "configs" / "embedded.toml"
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}; the ones that ship are in configs/") from None
     except (OSError, ValueError) as error:

@@ -39,15 +39,15 @@ def trials(settings: Settings, everybody: Sequence[Character]) -> Iterator[tuple
 
 
 async def tried(
-    kind: Kind, settings: EngineSettings, work: Work, codec: EngineSettings | None = None
+    kind: Kind, settings: EngineSettings, work: Work, codec: EngineSettings | None = None, table: str = ""
 ) -> tuple[str, bool]:
-    """The engine started, tried and stopped: what to tell, and whether that is all well. `codec` is for an engine that
-    receives tokens.
+    """The engine of `table` (empty: its kind's) started, tried and stopped: what to tell, and whether that is all well.
+    `codec` is for an engine that receives tokens.
 
     Raises `ParleyError`, whatever goes wrong."""
     began = time.perf_counter()
     try:
-        engine = load(kind, settings.engine, settings.options)
+        engine = load(kind, settings.engine, settings.options, table)
         decoder = load("codec", codec.engine, codec.options) if codec and hasattr(engine, "codec") else None
         try:
             async with asyncio.timeout(PATIENCE_S):

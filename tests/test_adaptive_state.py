@@ -59,6 +59,13 @@ def test_without_a_boundary_the_first_words_wait_a_moment_and_then_go_whole() ->
     assert at(stream.take(0.25)) == ("time there", "stream")
 
 
+def test_words_that_keep_coming_do_not_hold_up_those_that_wait() -> None:
+    stream = Adaptive(0)
+    for at_ms in range(0, 100, 40):
+        stream.append("once more ", at_ms / 1000)
+    assert at(stream.take(0.11)) == ("once more once more once more", "stream")
+
+
 def test_one_word_is_said_when_nothing_follows_it() -> None:
     stream = Adaptive(0)
     stream.append("Hello", 0)

@@ -163,6 +163,19 @@ def test_a_turn_that_ends_undecided_is_judged_by_its_final_text():
     assert it.step(Stopped(900), SPEAKING) == [End(900, contested=True)]
 
 
+def test_a_reply_that_ends_by_itself_leaves_the_floor_to_who_contested_it():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Talking(3_000), None) == []
+    assert it.step(Lulled(3_100), None) == [Peek(3_100)]
+
+
+def test_a_turn_that_outlasts_the_reply_it_contested_is_not_judged():
+    it = floor()
+    it.step(Onset(0), SPEAKING)
+    assert it.step(Stopped(900), None) == [End(900)]
+
+
 def test_speech_while_it_may_not_be_interrupted_is_forgotten():
     it = floor(speaking=False)
     it.step(Onset(0), SPEAKING)
@@ -184,5 +197,6 @@ def test_a_draft_is_asked_for_only_while_nobody_speaks():
     assert it.step(Settled("hello"), None) == [Draft("hello")]
     assert it.step(Rejoined(400), None) == [Discard()]
     assert it.step(Settled("  "), None) == []
+    assert it.step(Lulled(500), SPEAKING) == it.step(Settled("hello"), SPEAKING) == []  # a typed turn is answered
     it.speculative = False
-    assert it.step(Lulled(500), None) == []
+    assert it.step(Lulled(600), None) == []

@@ -100,6 +100,12 @@ def test_the_doctor_ends_with_what_it_found() -> None:
     assert done.stdout.endswith("1 to mend\n")
 
 
+def test_all_files_are_utf_8_whatever_the_machine_says() -> None:
+    ascii = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = command("doctor", "--port", "0", PARLEY_LLM_ENGINE="eliza", **ascii)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PARLEY_SERVER_PORT", "eighty")
     assert main(["serve"]) == 2
@@ -117,6 +123,15 @@ def test_torch_is_not_needed_to_start() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_the_runtime_of_small_models_reports_to_nobody(tmp_path: Path) -> None:
+    """onnxruntime keeps an id of the machine in the home directory, and sends what it runs to its makers."""
+    script = "from server.pipelines.vad.silero import bundled; from server.pipelines.onnx_model import open_model; " + (
+        "open_model(bundled(), '', set())"
+    )
+    subprocess.run([sys.executable, "-c", script], env={"HOME": str(tmp_path)}, check=True, timeout=60)
+    assert not list(tmp_path.rglob("*"))
 
 
 async def test_serve_from_start_to_sigterm() -> None:

@@ -116,7 +116,7 @@ async def test_a_typed_turn_is_answered_with_typed_events_and_audio() -> None:
 
 async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None:
     async with parley() as line, Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
-        await talk.send("session.update", instructions="Whisper.")
+        await talk.send("session.update", instructions="Whisper.", output_rate=8_000)
         await talk.write("Remember me?")
         async for event in talk:
             if isinstance(event, e.ReplyDone):
@@ -127,6 +127,10 @@ async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None
             if isinstance(event, e.SessionCreated):
                 break
         assert event.resumed
+        async for event in talk:
+            if isinstance(event, e.SessionUpdated):
+                break
+        assert event.output_rate == 8_000  # asked for again
         await talk.send("history.get")
         async for event in talk:
             if isinstance(event, e.History):

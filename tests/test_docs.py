@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
-from server import commands, events
+from server import commands, events, telemetry
 from server.__main__ import _parser
 from server.audio import wav
 from server.characters import Character
 from server.pipelines.engines import Voice
-from server.pipelines.loading import load, names
+from server.pipelines.loading import names
 from server.settings import ROOT, EngineSettings, Settings, read
 from tests import fakes
 from tests.wire import serving
@@ -106,14 +107,23 @@ def test_every_engine_and_each_of_its_options_is_in_engines(kind: Any) -> None:
     import inspect
 
     page = text("docs/engines.md")
+    own = {"higgs": "docs/gpu.md", "linacodec": "docs/linacodec.md", "remote": "docs/linacodec.md"}
     for name in names(kind):
         assert f"`{name}`" in page, name
         create = importlib.import_module(f"server.pipelines.{kind}.{name}").create
-        section = page[page.index(f"`{name}`") :]
-        if name in ("higgs", "linacodec", "remote"):  # on pages of their own
-            continue
+        section = text(own[name]) if name in own else page[page.index(f"`{name}`") :]
         for option in inspect.signature(create).parameters:
-            assert f"`{option}`" in section, f"{kind} {name}: {option}"
+            assert re.search(rf"`{option}[` ]|^{option} =", section, re.MULTILINE), f"{kind} {name}: {option}"
+
+
+def test_every_metric_of_conversations_is_in_deployment() -> None:
+    metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+    assert metrics
+    for metric in metrics:
+        (described,) = metric.describe()
+        name = described.name + ("_total" if described.type == "counter" else "")
+        labels = "{" + ",".join(metric._labelnames) + "}" if metric._labelnames else ""
+        assert f"`{name}{labels}`" in text("docs/deployment.md"), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -168,8 +178,3 @@ async def test_the_example_speaks_a_recording_and_records_the_answer(tmp_path: P
     assert printed.splitlines() == ["you:  who are you", "them: Hello there.", "them: I am Ada."]
     with wave.open(str(tmp_path / "answer.wav")) as file:
         assert fakes.words(file.readframes(file.getnframes())) == ["hello", "there", "i", "am", "ada"]
-
-
-def test_load_names_the_options_there_are() -> None:
-    with pytest.raises(Exception, match="its options: voice, variant, rate, workers"):
-        load("tts", "espeak", {"pitch": 3})

@@ -3,6 +3,7 @@
 import pytest
 
 from server import events as e
+from server.errors import LLMError
 from tests import fakes
 from tests.talk import lines, talk
 
@@ -65,6 +66,17 @@ def test_a_peek_that_comes_too_late_drafts_nothing():
     it, llm = talk("Fine.", stt=stt)
     it.say("hello").quiet(0.25).say("there").quiet(3).go()
     assert [m[-1].content for m in llm.seen] == ["hello there"]
+
+
+@pytest.mark.parametrize("failure", [LLMError("no answer"), RuntimeError("a bug")])
+def test_a_draft_that_fails_is_told_only_if_the_turn_ends_with_it(failure: Exception):
+    it, _ = talk(failure, "Fine.")
+    _, told = it.say("hello").quiet(0.35).say("there").quiet(2).go()
+    assert told.of(e.Error) == []
+    assert fakes.words(told.audio()) == ["fine"]
+    it, _ = talk(failure)
+    _, told = it.say("hello").quiet(2).go()
+    assert len(told.of(e.Error)) == 1
 
 
 def test_a_draft_is_dropped_when_something_else_is_said():

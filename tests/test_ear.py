@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from server import events as e
-from server.ear import BUFFER_MS, Ear
+from server.ear import BUFFER_MS, JUDGED_FRAMES, Ear
 from server.errors import EngineError
 from server.limits import BURST_MS
+from server.pipelines.engines import FRAME
 from server.pipelines.turn import Started, Stopped, TurnRules
 from server.transcriber import BEHIND_MS, Transcriber
 from tests import fakes
@@ -38,6 +39,13 @@ def test_a_semantic_model_is_asked_in_the_lull(complete: float, wait: float):
     _, told = it.quiet(3).go()
     assert told.at(e.TranscriptFinal) - began == pytest.approx(wait, abs=0.06)
     assert model.asked[0] >= 16_000 * 0.4
+
+
+def test_of_a_long_turn_a_semantic_model_gets_the_end():
+    model = Opinion(0.9)
+    it = Talk(fakes.rack(turnend=model), turn={"speculative": False})
+    it.say(" ".join(["hello"] * 60)).quiet(3).go()
+    assert model.asked == [JUDGED_FRAMES * FRAME]
 
 
 def test_without_its_opinion_the_silence_decides():

@@ -95,6 +95,11 @@ def test_heard_to_the_word(ms: float, heard: str):
     assert split_at(spoken(), TEXT, ms, complete=False) == (heard, TEXT[len(heard) :].strip())
 
 
+def test_a_word_told_again_is_heard_when_it_is_told_last():
+    corrected = [Spoken("One two.", 0, 800, [*TIMED, Word(4, 8, 600, 800)])]
+    assert split_at(corrected, "One two.", 500, complete=False)[0] == "One"
+
+
 def test_without_timings_it_goes_by_the_letters():
     assert split_at(spoken(timed=False), TEXT, 210, complete=False)[0] == "One"
     assert split_at(spoken(timed=False), TEXT, 320, complete=False)[0] == "One two."

@@ -123,6 +123,7 @@ def test_interrupting_can_be_turned_off_while_it_speaks():
     it, _ = talk(interrupt={"speaking": False})
     session, told = it.say("count please").quiet(1.2).say("stop that now please").quiet(4).go()
     assert told.of(e.ReplyPaused) == told.of(e.ReplyInterrupted) == []
+    assert {x.text for x in told.of(e.TranscriptPartial)} == {"count", "count please"}
     assert len(told.of(e.TranscriptFinal)) == 1
     assert lines(session)[-1] == ("assistant", COUNT, False)
 

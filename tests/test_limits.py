@@ -6,16 +6,19 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 import websockets
 from starlette.websockets import WebSocketState
 
+from server import limits
 from server.errors import LimitError
 from server.settings import Settings
 from server.ws.conversation import LAST_WORD_S, _Wire
 from server.ws.protocol import JSON
 from tests import fakes
 from tests.live import served
+from tests.talk import COUNT
 from tests.virtual_time import run
 from tests.wire import address, connected, serving
 
@@ -55,6 +58,20 @@ async def test_who_comes_while_it_starts_or_shuts_down_is_told_so(when: str, clo
             assert client.closed[0] == close
 
 
+async def test_who_comes_while_the_last_sentences_end_is_told_so_and_those_who_watch_see_it():
+    async with serving(fakes.rack(fakes.FakeLLM(COUNT))) as server, connected(address(server)) as client:
+        await client.send("user.text", text="count")
+        await client.until("reply.audio")
+        server.should_exit = True
+        async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{server.port}") as http:
+            while (health := await http.get("/health")).status_code == 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert health.json()["status"] == "stopping"
+        async with connected(address(server)) as late:
+            assert (await late.until("error"))["code"] == "restart"
+        assert (await client.until("reply.interrupted"))["reason"] == "shutdown"
+
+
 async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
     async with serving(server={"sessions": 1}) as server, connected(address(server)) as lost:
         id = (await lost.until("session.created"))["session"]
@@ -62,7 +79,8 @@ async def test_a_client_that_is_back_before_it_was_missed_is_no_session_more():
             assert (await back.until("session.created"))["resumed"] is True
 
 
-async def test_a_flood_is_throttled_and_then_closed():
+async def test_a_flood_is_throttled_and_then_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "PATIENCE_S", 2.0)
     async with serving() as server, connected(address(server)) as client:
         await client.until("session.created")
         with suppress(websockets.ConnectionClosed):
@@ -127,6 +145,7 @@ async def test_a_token_is_asked_for_and_taken_three_ways():
             ("", {}),
             ("?token=wrong", {}),
             ("", {"additional_headers": {"Authorization": "Bearer x"}}),
+            ("", {"additional_headers": {"Authorization": "Basic s3cret"}}),
         ]:
             async with connected(where, query, **options) as client:
                 assert (await client.until("error"))["code"] == "unauthorized"

@@ -1,6 +1,7 @@
 """How a reply comes: far enough ahead of the listener, its first clause first, its sentences as the language has it."""
 
 from server import events as e
+from tests import fakes
 from tests.talk import Told, lines, talk
 
 
@@ -30,6 +31,21 @@ def test_a_slow_models_first_clause_is_spoken_while_the_rest_is_thought():
     _, patient = whole.send("user.text", text="Tell me.").quiet(6).go()
     assert [x.text for x in patient.of(e.ReplySentence)] == [text]
     assert told.at(e.Audio) < patient.at(e.Audio) - 0.5
+
+
+def test_a_sentence_without_a_sound_is_told_all_the_same():
+    class Shy(fakes.FakeTTS):
+        def open(self, voice):
+            return ShySpeaker(self, voice)
+
+    class ShySpeaker(fakes.FakeSpeaker):
+        def speak(self, text):
+            return super().speak("" if "Ahem" in text else text)
+
+    it, _ = talk("Hello there. Ahem.", tts=Shy())
+    session, told = it.send("user.text", text="Hi.").quiet(3).go()
+    assert [x.text for x in told.of(e.ReplySentence)] == ["Hello there.", "Ahem."]
+    assert lines(session)[-1] == ("assistant", "Hello there. Ahem.", False)
 
 
 def test_where_sentences_end_depends_on_the_language():

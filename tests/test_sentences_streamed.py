@@ -8,6 +8,7 @@ import pytest
 
 from server.errors import LLMError
 from server.pipelines.sentences import sentences
+from server.pipelines.waiting import Source
 from tests import virtual_time
 
 
@@ -170,3 +171,11 @@ def test_closed_after_a_sentence_it_closes_the_model() -> None:
 
     virtual_time.run(main())
     assert model.said <= 3
+
+
+def test_a_silence_is_told_once() -> None:
+    async def read() -> list[tuple[str | None, float]]:
+        source, clock = Source(Model(5.0, "late").tokens()), asyncio.get_running_loop().time
+        return [(await source.next(0.1), round(clock(), 1)) for _ in range(3)]
+
+    assert virtual_time.run(read()) == [("", 0.1), ("late", 5.0), (None, 5.0)]

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from server import events as e
+from server.bill import LONGEST
 from server.errors import LimitError, LLMError
 from server.pipelines.engines import LLMSettings, Message
 from tests import fakes
@@ -78,6 +79,10 @@ def test_the_bill_says_how_long_the_model_rested_and_what_was_saved():
     assert stages["rested_ms"] > 4000  # of about 5.5 s; it thinks four words in 40 ms, and they last 800
     assert stages["tokens"] < 60
     assert stages["tokens_saved"] == pytest.approx(stages["rested_ms"] / 10, rel=0.5)
+    long, _ = talk("One more sentence here. " * 100)
+    _, told = long.say("count please").quiet(2).send("reply.pause").quiet(60).send("reply.interrupt").quiet(1).go()
+    stages = told.last(e.TurnMetrics).stages
+    assert stages["tokens_saved"] == LONGEST - stages["tokens"]  # no answer is longer, however long it rested
     quick, _ = talk("Fine.")
     _, told = quick.send("user.text", text="Hi").quiet(2).go()
     assert told.last(e.TurnMetrics).stages["rested_ms"] < 50

@@ -27,6 +27,17 @@ def test_variables_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.interrupt.listed("en-US") == ("hup",)
 
 
+def test_openais_variables_are_for_who_speaks_its_api_and_has_no_setting_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://llm.example.org/v1")
+    settings = configured(tmp_path, '[stt]\nengine = "openai"\napi_key = "its own"\n')
+    assert settings.llm.options == {"api_key": "k", "base_url": "https://llm.example.org/v1"}
+    assert settings.stt.options == {"api_key": "its own", "base_url": "https://llm.example.org/v1"}
+    assert settings.tts.options == {}  # espeak knows no keys
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -17,7 +17,9 @@ from server.history import History
 from server.limits import BURST_MS, Meter
 from server.lobby import KEPT, Lobby
 from server.outbox import Outbox
+from server.packing import FIRST_MS, LATER_MS, Plain, Tokens
 from server.settings import ROOT
+from server.timeline import Timeline
 
 ADA, BEN, EVE = (
     Character("ada", "Ada", ""),
@@ -65,6 +67,11 @@ def test_the_characters_that_ship_can_be_read_and_have_a_picture():
         ("name = 'X'", "prompt"),
         ("name = 'X'\nprompt = 5", "prompt"),
         ("name = 'X'\nprompt = ''\n[voice]\nmethod = 'magic'", "voice.method"),
+        ("name = 'X'\nprompt = ''\ngreting = 'Hello.'", "greting"),
+        ("name = 'X'\nprompt = ''\nvoice = 'deep'", "voice: "),
+        ("name = 'X'\nprompt = ''\nvoices = 'deep'", "voices: "),
+        ("name = 'X'\nprompt = ''\n[voice]\nreference = 5", "voice.reference"),
+        ("name = 'X'\nprompt = ''\n[voice]\nlangage = 'de'", "voice.langage"),
         ("name = [", "x.toml"),
     ],
 )
@@ -72,6 +79,11 @@ def test_a_character_that_is_wrong_is_named(tmp_path: Path, text: str, complaint
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         characters.read(tmp_path)
+
+
+def test_a_recording_lies_beside_the_file_that_names_it(tmp_path: Path):
+    (tmp_path / "x.toml").write_text("name = 'X'\nprompt = ''\n[voices.higgs]\nreference = 'x.wav'")
+    assert characters.read(tmp_path, "higgs")["x"].voice.reference == tmp_path / "x.wav"
 
 
 def test_the_meter_lets_real_time_through_for_ever():
@@ -132,6 +144,16 @@ async def test_a_full_audio_lane_blocks_until_there_is_room():
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_reply_that_is_silenced_makes_room_for_who_waits():
+    box = Outbox(1)
+    await box.put(frame(1))
+    waiting = asyncio.create_task(box.put(frame(2)))
+    await asyncio.sleep(0)
+    box.silence(1)
+    await asyncio.wait_for(waiting, 1)
+    assert (await box.get()).reply == 2  # type: ignore[attr-defined]
+
+
 async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
     box = Outbox(8)
     await box.put(frame(1))
@@ -144,6 +166,31 @@ async def test_a_silenced_reply_neither_waits_nor_comes_and_others_do():
     told = [await box.get() for _ in range(len(box))]
     assert [type(x) for x in told] == [e.ReplyInterrupted, e.Audio, e.ReplyDone]
     assert box.frames_dropped == 1
+
+
+def test_a_timeline_keeps_the_first_time_of_a_stage_and_takes_over_what_another_counted():
+    now = iter([10.1, 10.2, 11.5])
+    draft, turn = (Timeline(lambda: next(now), origin) for origin in (10.0, 11.0))
+    draft.mark("first_token")
+    draft.mark("first_token")
+    turn.mark("turn_end")
+    draft.absorb(turn)
+    assert draft.stages == {"first_token": 100.0, "turn_end": 1_500.0}
+
+
+def test_what_is_shorter_than_a_frame_waits_for_more_or_leaves_with_the_last():
+    whole, rest = Plain().cut(bytes(1_000), 16_000, last=False)
+    assert [len(frame) for frame in (*whole, rest)] == [640, 360]
+    assert Plain().cut(rest, 16_000, last=True) == ([rest], b"")
+
+
+def test_tokens_travel_in_a_short_message_first_and_then_in_longer_ones():
+    whole, rest = Tokens(None).cut(bytes(32 * 6_000), 16_000, last=False)  # type: ignore[arg-type]
+    first, *later = [audio.milliseconds(pcm, 16_000) for pcm in whole]
+    assert 400 <= first <= FIRST_MS
+    assert later
+    assert all(FIRST_MS < ms <= LATER_MS for ms in later)
+    assert audio.milliseconds(rest, 16_000) < LATER_MS
 
 
 def test_pcm_there_and_back():

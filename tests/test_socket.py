@@ -116,6 +116,7 @@ async def test_a_lost_conversation_can_be_taken_up_again():
     async with serving(fakes.rack(llm)) as server:
         async with connected(address(server)) as client:
             id = (await client.until("session.created"))["session"]
+            await client.send("session.update", character="vera")
             await client.send("user.text", text="remember me")
             await client.until("reply.done")
             client.socket.transport.abort()
@@ -126,6 +127,7 @@ async def test_a_lost_conversation_can_be_taken_up_again():
         async with connected(address(server), f"?session={id}") as client:
             created = await client.until("session.created")
             assert (created["session"], created["resumed"]) == (id, True)
+            assert [character["id"] for character in created["characters"]] == ["vera"]
             await client.send("user.text", text="and now?")
             assert (await client.until("transcript.final"))["turn"] == 2
             await client.until("reply.done")
@@ -209,6 +211,7 @@ async def test_health_and_metrics():
         assert "<!doctype html>" in page.text.lower()
         assert page.headers["cache-control"] == "no-cache"
         assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["referrer-policy"] == "no-referrer"  # a token may stand in the address
 
 
 async def _gone(server) -> None:

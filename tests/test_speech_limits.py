@@ -72,6 +72,12 @@ async def test_beyond_what_the_engine_carries_a_client_waits_and_then_is_told_wh
             assert words(patient.audio) == ["at", "last"]
 
 
+async def admitted(url: str) -> bool:
+    async with ear(url) as e:
+        await e.send("ping")
+        return (await e.until("pong", "error"))["type"] == "pong"
+
+
 async def test_more_sockets_than_there_is_room_for_and_strangers_are_refused() -> None:
     async with fake(sockets=1) as (_, _, url), ear(url) as first:
         await first.send("ping")
@@ -80,6 +86,10 @@ async def test_more_sockets_than_there_is_room_for_and_strangers_are_refused() -
             assert (await second.until("error"))["code"] == "full"
             with pytest.raises(ConnectionClosed, match="1013"):
                 await second.until("never")
+        await first.socket.close()
+        async with asyncio.timeout(5):
+            while not await admitted(url):  # who leaves makes room
+                pass
     async with fake(allowed=lambda connection: False) as (_, _, url), ear(url) as stranger:
         assert (await stranger.until("error"))["code"] == "unauthorized"
         with pytest.raises(ConnectionClosed, match="1008"):

@@ -9,13 +9,15 @@ Audio everywhere: signed 16-bit little-endian mono PCM in `bytes`, except where 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 Kind = Literal["vad", "turn_end", "stt", "llm", "tts", "codec"]
 Samples = npt.NDArray[np.float32]
+Count = Annotated[int, Field(ge=1)]  # an option of `create`: how many workers, streams; none would serve nobody
 
 FRAME = 512  # samples at 16 kHz: what the VAD looks at, 32 ms
 HEARING_RATE = 16_000  # Hz: the rate of everything that is heard

@@ -152,6 +152,6 @@ class Studio:
         if not (spoken := booth.languages):
             return language
         tag = language.lower().replace("_", "-")
-        if tag not in spoken and tag.split("-")[0] not in spoken:
-            raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")
-        return tag
+        if found := next((name for name in (tag, tag.split("-")[0]) if name in spoken), ""):
+            return found
+        raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")

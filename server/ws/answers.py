@@ -14,7 +14,6 @@ from server.pipelines.engines import LLM, LLMSettings, Message
 LONGEST, LONGEST_SENTENCE = 500, 200  # tokens of a chunk, where the client names no number
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-StreamId = Annotated[str | int, Field(union_mode="left_to_right")]
 
 
 def _role(role: Any) -> Any:

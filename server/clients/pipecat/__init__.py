@@ -8,7 +8,7 @@ Source: pipecat-ai 1.14, `TTSService`, `LLMService`.
 try:
     import pipecat  # noqa: F401
 except ImportError as error:
-    raise ImportError('the pipecat services need pipecat: pip install "parley[pipecat]"') from error
+    raise ImportError("the pipecat services need pipecat: pip install -e '.[pipecat]'") from error
 
 from server.clients.pipecat.llm import ParleyLLMService
 from server.clients.pipecat.tts import ParleyTTSService

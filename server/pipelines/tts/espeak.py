@@ -18,7 +18,7 @@ import espeakng_loader
 
 from server.audio import SAMPLE
 from server.errors import TTSError
-from server.pipelines.engines import Speech, Voice
+from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pour
 from server.pipelines.tts import _catalogue
 from server.pipelines.tts._libespeak import RATE, Copy, Manner
@@ -29,7 +29,7 @@ PIECE = 300  # letters in one call of the library: about 20 s of speech, 0.9 MB
 _Worker = tuple[Copy, ThreadPoolExecutor]
 
 
-def create(voice: str = "en-us", variant: str = "", rate: float = 175, workers: int = 8) -> "Espeak":
+def create(voice: str = "en-us", variant: str = "", rate: float = 175, workers: Count = 8) -> "Espeak":
     """`voice`, `variant` and `rate` (words a minute) are for characters that name none; `workers`: how many utterances
     may be under way at the same time, each in a copy of the library (1.6 MB). Raises `ConfigError`."""
     return Espeak(voice, {"variant": variant, "rate": rate}, workers)
@@ -45,7 +45,7 @@ class Espeak:
         self._size = workers
         self._workers: list[_Worker] = []
         self._turns: Iterator[_Worker] = iter(())
-        self._manner(Voice())  # says at once what is wrong with the configuration
+        self._manner(Voice(name=voice))  # says at once what is wrong with the configuration
 
     async def start(self) -> None:
         """Loads a private copy of the library per worker. Raises `EngineUnavailable`."""

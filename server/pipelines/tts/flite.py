@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from server.audio import SAMPLE, Resampler
 from server.errors import TTSError
-from server.pipelines.engines import Speech, Voice, Word
+from server.pipelines.engines import Count, Speech, Voice, Word
 from server.pipelines.threads import pour
 from server.pipelines.tts import _libflite
 from server.pipelines.tts._options import number, one_of
@@ -37,7 +37,7 @@ _LOOKS_LIKE = {
 }
 
 
-def create(voice: str = "slt", workers: int = 20) -> "Flite":
+def create(voice: str = "slt", workers: Count = 20) -> "Flite":
     """`voice`: who speaks where a character names no voice; `workers`: how many utterances may be under way at once.
 
     Raises `ConfigError` for an unknown voice, `EngineUnavailable` without the library."""

@@ -20,7 +20,7 @@ import onnxruntime
 
 from server.audio import SAMPLE, Resampler, to_pcm
 from server.errors import EngineUnavailable, TTSError
-from server.pipelines.engines import Speech, Voice
+from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pull
 from server.pipelines.tts._options import number, one_of
 from server.pipelines.tts._pieces import later, pieces, speakable
@@ -33,7 +33,9 @@ _LANGUAGES = dict(code.split("=") for code in _CODES.split())  # by the first le
 _WHERE = "the files kokoro-v1.0.onnx and voices-v1.0.bin are in the kokoro-onnx project's release 'model-files-v1.0'"
 
 
-def create(model: str = "", voices: str = "", voice: str = "af_heart", threads: int = 0, streams: int = 1) -> "Kokoro":
+def create(
+    model: str = "", voices: str = "", voice: str = "af_heart", threads: int = 0, streams: Count = 1
+) -> "Kokoro":
     """`model`, `voices`: the files' paths; `voice`: where a character names none; `threads` of onnxruntime, 0: its own
     choice; `streams`: how many utterances this machine carries in real time. Raises `EngineUnavailable`."""
     if not importlib.util.find_spec("kokoro_onnx"):

@@ -12,7 +12,7 @@ import httpx
 
 from server.audio import size
 from server.errors import ConfigError, TTSError
-from server.pipelines.engines import Speech, Voice
+from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.tts._ahead import ahead
 from server.pipelines.tts._http_errors import failure, refusal
 from server.pipelines.tts._options import number
@@ -39,7 +39,7 @@ def create(
     stream_format: str = "",
     extra: Mapping[str, Any] = {},
     timeout: float = 30.0,
-    streams: int = 16,
+    streams: Count = 16,
 ) -> "OpenAISpeech":
     """`base_url`: with its `/v1` or without; `model`, `voice`, `instructions`, `speed`: where a character names none;
     `rate`: the Hz that come out, whatever the server sends; `response_format`: pcm or wav; `stream_format`: sse, audio,

@@ -17,7 +17,7 @@ from typing import Any
 
 from server.audio import Resampler, to_pcm
 from server.errors import ConfigError, EngineUnavailable, TTSError
-from server.pipelines.engines import Speech, Voice
+from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pour
 from server.pipelines.tts._options import one_of
 from server.pipelines.tts._pieces import pieces, speakable
@@ -34,7 +34,7 @@ def create(
     voice: str = "alba",
     temperature: float | None = None,
     quantize: bool = False,
-    streams: int = 2,
+    streams: Count = 2,
 ) -> "PocketTTS":
     """`language`: a released model (`english`, `french_24l`), or `config`: the YAML file of another; `voice`: where a
     character names none, by name or the path of a recording; `temperature`: the model's own by default; `quantize`: in

@@ -12,7 +12,7 @@ import httpx
 
 from server.errors import CodecError, ConfigError, TTSError, UpstreamError
 from server.pipelines.codec._tokens import RATE
-from server.pipelines.engines import Codec, Speech, Voice
+from server.pipelines.engines import Codec, Count, Speech, Voice
 from server.pipelines.tiers.clients import client
 from server.pipelines.tiers.relay import Relay, Wanted
 from server.pipelines.tiers.services import Service, TierRules
@@ -28,7 +28,7 @@ def create(
     format: Literal["linacodec_tokens", "pcm_16"] = "linacodec_tokens",
     remote_engine: str = "",
     voice: str = "default",
-    streams: int = 8,
+    streams: Count = 8,
     chunk_timeout_s: float = 5,
     first_timeout_s: float | None = None,
     total_timeout_s: float = 30,

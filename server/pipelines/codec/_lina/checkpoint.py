@@ -71,7 +71,7 @@ def read(file: Path) -> dict[str, Any]:
     """A configuration, not yet trusted."""
     yaml = importlib.import_module("yaml")
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(config, dict):
