@@ -17,6 +17,7 @@ from server.reply import Phase
 class State(Enum):
     FREE = auto()  # what the user says is a turn
     CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
+    HELD = auto()  # a reply that nobody spoke for waits until the user has finished
     DEAF = auto()  # a reply sounds that may not be interrupted
 
 
@@ -73,7 +74,9 @@ class Discard:
 
 @dataclass(frozen=True)
 class Forget:
-    """What was heard does not count."""
+    """What was heard does not count. `told`: the client waits for its text."""
+
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Floor:
             case Onset():
                 return self._onset(answering)
             case FalseStart():
-                return self._give_back("noise") if self.state is State.CONTESTED else []
+                return self._give_back("noise") if self.holding else []
             case Started(at_ms):
                 return self._started(at_ms)
             case Talking(voiced_ms):
@@ -131,13 +134,24 @@ class Floor:
         self._begin()
         return [Pause()] if self.contest(answering) else []
 
+    @property
+    def holding(self) -> bool:
+        """Whether a reply is paused for the voice that is heard."""
+        return self.state in (State.CONTESTED, State.HELD)
+
     def contest(self, answering: Phase | None) -> bool:
-        """An answer has begun while the user talks on: whether it must be held."""
-        if answering is None or self.state is not State.FREE:
+        """An answer has begun, or is there, while the user talks: whether it must be held."""
+        if answering is None:
             return False
         may = self.rules.thinking if answering is Phase.THINKING else self.rules.speaking
         self.state = State.CONTESTED if may else State.DEAF
         return may
+
+    def hold(self) -> bool:
+        """What was typed, or is only to be said, has begun while the user talks: whether it must wait."""
+        if self.state is not State.DEAF:
+            self.state = State.HELD
+        return self.holding
 
     def _started(self, at_ms: float) -> list[Act]:
         if self.state is State.DEAF:
@@ -146,10 +160,9 @@ class Floor:
         return [Announce(True, at_ms)]
 
     def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
-        if self.state is not State.CONTESTED:
-            return []
-        if answering is None:  # the reply ended by itself: what is said is an ordinary turn
+        if self.holding and answering is None:  # the reply is gone: what is said is an ordinary turn
             self.state = State.FREE
+        if self.state is not State.CONTESTED:
             return []
         if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
             return []
@@ -167,9 +180,9 @@ class Floor:
         return acts
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
-        state, announced = self.state, self._announced
+        state, holding, announced = self.state, self.holding, self._announced
         self._begin()
-        if state is State.DEAF and answering is not None:
-            return [Forget()]
         told: list[Act] = [Announce(False, at_ms)] if announced else []
-        return [*told, End(at_ms, contested=state is State.CONTESTED and answering is not None)]
+        if state is State.DEAF and answering is not None:
+            return [*told, Forget(told=announced)]
+        return [*told, End(at_ms, contested=holding and answering is not None)]

@@ -117,6 +117,12 @@ class Hearing:
         if self.ear.voiced and self.floor.contest(self._podium.answering):
             self._podium.pause("speech")
 
+    def joined(self) -> None:
+        """What was typed, or is only to be said, has begun. If the user talks, it waits until they have finished; of
+        what they said then the final text decides, for voice that was there before is no interruption."""
+        if self.ear.voiced and self.floor.hold():
+            self._podium.pause("speech")
+
     def _partial(self, text: str) -> None:
         self.floor.text = text
         if text and self.floor.state is not State.DEAF:
@@ -146,9 +152,11 @@ class Hearing:
             case Discard():
                 self._lull = None
                 await self._podium.discard()
-            case Forget():
+            case Forget(told):
                 self._lull = None
                 self.ear.forget()
+                if told:
+                    self._podium.stage.outbox.tell(e.TranscriptFinal("", self._podium.turn))
             case End(at_ms, contested):
                 self._lull = None
                 self._over(Ended(self._when(at_ms), contested))
@@ -166,6 +174,8 @@ class Hearing:
             await self._on(Settled(text))
 
     def _resume(self, reason: str) -> None:
+        if self.floor.holding:  # the voice is back, and holds it anew
+            return
         if (reply := self._podium.reply) and reply.paused:
             RESUMED.labels(reason).inc()
         self._podium.resume("speech", reason)

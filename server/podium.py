@@ -69,6 +69,11 @@ class Podium:
         if self.reply:
             self.reply.pacer.lead(self.stage.lead_ms)
 
+    def played(self, id: int, ms: float) -> None:
+        """The client's word on how much of reply `id` has sounded."""
+        if self.reply and self.reply.id == id:
+            self.reply.played(ms)
+
     def pause(self, reason: str) -> None:
         if self._now:
             self._now.answer.pause(reason)
