@@ -115,7 +115,7 @@ function amend(state, reply, change) {
   return entry ? swap(state, entry, change(entry)) : state;
 }
 
-// The lines above a new session's stay, and its replies are counted from the beginning again.
+// The lines above a new session's stay; if it is a new conversation, its replies are counted from the beginning again.
 function adopt(state, { session, resumed }) {
   const still = lost(state);
   const past = { ...still, entries: still.entries.map((entry) => (entry.kind === "reply" ? { ...entry, reply: -1 } : entry)) };
