@@ -110,6 +110,16 @@ def test_a_slow_client_still_hears_of_the_interruption_at_once():
     check_promises(told)
 
 
+def test_what_has_not_left_for_a_slow_client_can_be_cut_off_though_its_time_is_over():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT, "Fine.")))
+    it.write_delay = 0.04  # 2.4 s of audio take twice as long to leave, and nobody tells what has sounded
+    it.send("user.text", text="count").wait(5.2).send("reply.interrupt").wait(0.1)
+    _, told = it.send("user.text", text="go on").wait(3).go()
+    assert [(x.reply, x.unheard) for x in told.of(e.ReplyInterrupted)] == [(1, "")]
+    assert [x.reply for x in told.of(e.ReplyDone)] == [2]
+    check_promises(told)
+
+
 def test_a_slow_client_is_paused_at_once():
     it = Talk(fakes.rack(fakes.FakeLLM(COUNT, "Fine.")))
     it.write_delay = 0.05
