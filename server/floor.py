@@ -1,8 +1,8 @@
 """The floor: who may speak. Decides what an ear's events mean while nobody, or a reply, has it. Pure.
 
-At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the final text decides
-whether it was an interruption, or the reply goes on. With interruption off for the phase at hand, the user is not heard
-until it is over.
+At the first sign of voice a reply is paused. Long speech then interrupts it; of anything shorter the text decides: the
+text so far, once it is quiet, may let the reply go on, and the final text has the last word. With interruption off for
+the phase at hand, the user is not heard until it is over.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class State(Enum):
     FREE = auto()  # what the user says is a turn
     CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
     HELD = auto()  # a reply that nobody spoke for waits until the user has finished
+    YIELDED = auto()  # the reply goes on in the lull, for nothing was meant by what was heard
     DEAF = auto()  # a reply sounds that may not be interrupted
 
 
@@ -43,7 +44,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resume:
-    """Let the reply go on, and forget what was heard."""
+    """Let the reply go on."""
 
     reason: str
 
@@ -112,6 +113,8 @@ class Floor:
         return judge(self.rules, self._language, text, voiced_ms=voiced_ms, over=over)
 
     def step(self, event: EarEvent | Settled, answering: Phase | None) -> list[Act]:
+        if answering is None and self.state is not State.DEAF:  # the reply is gone: what is said is an ordinary turn
+            self.state = State.FREE
         match event:
             case Onset():
                 return self._onset(answering)
@@ -120,13 +123,13 @@ class Floor:
             case Started(at_ms):
                 return self._started(at_ms)
             case Talking(voiced_ms):
-                return self._weigh(voiced_ms, answering)
+                return self._weigh(voiced_ms)
             case Lulled(at_ms):
-                return [Peek(at_ms)] if self._may_draft(answering) else []
+                return [Peek(at_ms)] if self.holding or self._may_draft(answering) else []
             case Settled(text):
-                return [Draft(text)] if self._may_draft(answering) and text.strip() else []
+                return self._settled(text, answering)
             case Rejoined():
-                return [Discard()]
+                return self._rejoined(answering)
             case Stopped(at_ms):
                 return self._stopped(at_ms, answering)
 
@@ -159,15 +162,23 @@ class Floor:
         self._announced = True
         return [Announce(True, at_ms)]
 
-    def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
-        if self.holding and answering is None:  # the reply is gone: what is said is an ordinary turn
-            self.state = State.FREE
+    def _weigh(self, voiced_ms: float) -> list[Act]:
         if self.state is not State.CONTESTED:
             return []
         if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
             return []
         self.state = State.FREE
         return [Interrupt()]
+
+    def _settled(self, text: str, answering: Phase | None) -> list[Act]:
+        if self.holding and self.verdict(text) is Verdict.RESUME:
+            self.state = State.YIELDED
+            return [Resume("backchannel" if text.strip() else "noise")]
+        return [Draft(text)] if self._may_draft(answering) and text.strip() else []
+
+    def _rejoined(self, answering: Phase | None) -> list[Act]:
+        again = self.state is State.YIELDED and self.contest(answering)
+        return [Pause()] if again else [Discard()]
 
     def _may_draft(self, answering: Phase | None) -> bool:
         return self.speculative and self.state is State.FREE and answering is None
@@ -180,9 +191,9 @@ class Floor:
         return acts
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
-        state, holding, announced = self.state, self.holding, self._announced
+        state, announced = self.state, self._announced
         self._begin()
         told: list[Act] = [Announce(False, at_ms)] if announced else []
         if state is State.DEAF and answering is not None:
             return [*told, Forget(told=announced)]
-        return [*told, End(at_ms, contested=holding and answering is not None)]
+        return [*told, End(at_ms, contested=state not in (State.FREE, State.DEAF))]

@@ -96,8 +96,8 @@ class Hearing:
         for act in self.floor.clear():
             await self._act(act)
 
-    async def conclude(self, ended: Ended, timeline: Timeline) -> str | None:
-        """The final text of a turn that is over; "" if nothing was understood, None if it was no turn after all.
+    async def conclude(self, ended: Ended, timeline: Timeline) -> str:
+        """The final text of a turn that is over; "" if nothing was understood, or it was no turn after all.
 
         Raises `STTError`; a paused reply goes on then."""
         timeline.mark("turn_end")
@@ -109,7 +109,7 @@ class Hearing:
         timeline.mark("transcript")
         if ended.contested and self.floor.verdict(text) is Verdict.RESUME:
             self._resume("backchannel" if text else "noise")
-            return None
+            return ""
         return text
 
     def overtaken(self) -> None:

@@ -207,7 +207,7 @@ class Session:
         if text:
             await self._answer(text, timeline, "speech")
             self.hearing.overtaken()
-        elif text is not None:
+        else:
             await self.podium.discard()
             self.outbox.tell(e.TranscriptFinal("", self.podium.turn))
 
