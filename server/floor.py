@@ -184,11 +184,10 @@ class Floor:
         return self.speculative and self.state is State.FREE and answering is None
 
     def _give_back(self, reason: str) -> list[Act]:
-        acts: list[Act] = [Resume(reason), Forget()]
-        if self._announced:
-            acts.append(Announce(False, -1.0))
+        told: list[Act] = [Announce(False, -1.0)] if self._announced else []
+        forget = Forget(told=self._announced)
         self._begin()
-        return acts
+        return [Resume(reason), *told, forget]
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
         state, announced = self.state, self._announced
