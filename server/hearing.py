@@ -33,6 +33,8 @@ from server.timeline import Timeline
 from server.transcriber import Transcriber
 from server.turns import Ended
 
+BREATH_S = 0.25  # a shorter pause belongs to the way one speaks; to talk into it is worse than to wait for its end
+
 
 class Hearing:
     """`over` takes the turns that have ended, `interrupt` ends what sounds; `clock` in seconds."""
@@ -170,6 +172,8 @@ class Hearing:
             text = (await self.transcriber.peek()).text
         except STTError:  # told when the turn ends
             return
+        if self.floor.holding:
+            await asyncio.sleep(lull + BREATH_S - self._clock())
         if self._lull == lull:
             await self._on(Settled(text))
 

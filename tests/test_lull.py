@@ -8,7 +8,7 @@ from tests import fakes
 from tests.talk import COUNT, lines, talk
 
 SOUNDS = {"yeah": ("backchannel", fakes.voice("yeah")), "cough": ("noise", fakes.hum(250))}
-QUICK = 0.15 + 0.1  # the lull, and the frames around it
+QUICK = 0.25 + 0.1  # a breath, and the frames around it
 
 
 @pytest.mark.parametrize("sound", SOUNDS)
@@ -27,12 +27,20 @@ def test_the_reply_goes_on_in_the_lull(sound: str):
 def test_who_goes_on_after_it_pauses_the_reply_again_and_is_heard_whole():
     it, _ = talk(COUNT, "Fine.")
     it.send("user.text", text="count").quiet(1.2)
-    back = it.say("yeah").quiet(0.35)._now
+    back = it.say("yeah").quiet(0.4)._now
     _, told = it.say("but what of the sea then").quiet(3).go()
     assert len(told.of(e.ReplyPaused)) == 2
     assert told.at(e.ReplyPaused, 1) - back < 0.1
     assert [x.reason for x in told.of(e.ReplyInterrupted)] == ["speech"]
     assert told.last(e.TranscriptFinal).text == "yeah but what of the sea then"
+
+
+def test_nothing_goes_on_in_a_pause_for_breath():
+    it, _ = talk(COUNT, "Fine.")
+    it.send("user.text", text="count").quiet(1.2)
+    _, told = it.say("okay").quiet(0.22).say("so what of the sea then").quiet(3).go()
+    assert told.of(e.ReplyResumed) == []
+    assert told.last(e.TranscriptFinal).text == "okay so what of the sea then"
 
 
 def test_a_verdict_that_comes_when_the_user_talks_again_is_too_late():
@@ -72,8 +80,8 @@ def test_the_final_text_decides_after_all():
 
 
 def test_who_goes_on_when_the_reply_has_ended_meanwhile_has_an_ordinary_turn():
-    it, _ = talk("One two.", "Fine.")
-    it.send("user.text", text="count").quiet(0.3).say("yeah").quiet(0.4)
+    it, _ = talk("One.", "Fine.")
+    it.send("user.text", text="count").quiet(0.24).say("yeah").quiet(0.46)
     _, told = it.say("and what of the sea then").quiet(3).go()
     assert [x.reply for x in told.of(e.ReplyDone)] == [1, 2]
     assert len(told.of(e.ReplyPaused)) == 1
