@@ -24,7 +24,7 @@ export const initial = () => ({
 const on = {
   "session.created": (state, event) => ({ ...adopt(state, event), session: event }),
   "session.updated": (state, event) => ({ ...state, session: { ...state.session, ...event }, mode: event.turn.mode }),
-  "user.started": (state) => ({ ...forget(state), hearing: true, awaiting: false }),
+  "user.started": (state) => ({ ...(state.awaiting ? state : forget(state)), hearing: true, awaiting: false }), // awaited: its text comes yet
   "user.stopped": (state) => ({ ...state, hearing: false, awaiting: live(state) !== undefined }),
   "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
   "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
@@ -132,8 +132,8 @@ function hear(state, fields) {
 function finalText(state, text, turn) {
   const typed = state.entries.findLast((entry) => entry.typed && entry.turn === null && entry.text === text);
   if (typed) return swap(state, typed, { ...typed, turn });
-  if (!text) return { ...forget(state), awaiting: false, hearing: false };
-  return { ...hear(state, { text, turn, final: true }), awaiting: true, hearing: false };
+  if (!text) return { ...forget(state), awaiting: false };
+  return { ...hear(state, { text, turn, final: true }), awaiting: true };
 }
 
 // What was heard was no turn: it leaves no line.
