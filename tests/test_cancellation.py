@@ -34,6 +34,13 @@ def check_promises(told: Told) -> None:
             over.add(reply)
 
 
+def check_turns(told: Told, typed: str) -> None:
+    """Whoever was said to speak has stopped, and what came of it was told, if nothing else then that nothing did."""
+    voice = [type(x) for x in told.of(e.UserStarted, e.UserStopped)]
+    assert voice == [e.UserStarted, e.UserStopped] * (len(voice) // 2)
+    assert len([x for x in told.of(e.TranscriptFinal) if x.text != typed]) >= len(voice) // 2
+
+
 def engines(*replies: str | Exception) -> tuple[fakes.FakeLLM, fakes.FakeTTS, fakes.FakeSTT]:
     return fakes.FakeLLM(*replies), fakes.FakeTTS(), fakes.FakeSTT()
 
@@ -92,8 +99,9 @@ def test_whatever_the_user_does_the_promises_hold(seed: int):
             case 10:
                 it.wait(chance.uniform(0, 1.5))
         it.quiet(chance.uniform(0, 1.5))
-    session, told = it.send("reply.resume").quiet(8).go()
+    session, told = it.send("session.update", turn={"mode": "auto"}).send("reply.resume").quiet(8).go()
     check_promises(told)
+    check_turns(told, "Ben, really?")
     closed(llm, tts, stt)
     assert [x.role for x in session.history.entries].count("user") == len(
         [x for x in told.of(e.TranscriptFinal) if x.text]
