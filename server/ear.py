@@ -134,11 +134,12 @@ class Ear:
         self._transcriber.forget()
 
     def clear(self) -> None:
-        """Drop the turn under way, and what was received and not yet looked at."""
+        """Drop the turn under way, one that waits for its text, and what was received and not yet looked at."""
         self._received(self._mic_ms)
         self._mic.clear()
         self._mic_ms = 0.0
         self.forget()
+        self._transcriber.clear()
 
     def at(self, now: float) -> float:
         """A time of the turn machine's as ms of audio received."""

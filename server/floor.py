@@ -18,7 +18,8 @@ from server.reply import Phase
 class State(Enum):
     FREE = auto()  # what the user says is a turn
     CONTESTED = auto()  # a reply is paused for it; the verdict is awaited
-    PASSED = auto()  # in the lull it was no interruption, and the reply goes on
+    HELD = auto()  # a reply that nobody spoke for waits until the user has finished
+    YIELDED = auto()  # the reply goes on in the lull, for nothing was meant by what was heard
     DEAF = auto()  # a reply sounds that may not be interrupted
 
 
@@ -75,7 +76,9 @@ class Discard:
 
 @dataclass(frozen=True)
 class Forget:
-    """What was heard does not count."""
+    """What was heard does not count. `told`: the client waits for its text."""
+
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Floor:
         self.state = State.FREE
         self.text = ""  # of the turn under way, as recognised yet
         self._announced = False
+        self.hummed = False  # all that was heard of it, as far as it goes
 
     def clear(self) -> list[Act]:
         """The turn under way is to be forgotten, and a reply that was held for it goes on."""
@@ -110,20 +114,27 @@ class Floor:
         """Of what is said while a reply is paused for it."""
         return judge(self.rules, self._language, text, voiced_ms=voiced_ms, over=over)
 
+    def passes(self, text: str) -> bool:
+        """In a lull: whether a reply is held for what is no interruption, `text` being all of it so far."""
+        return self.holding and (self.hummed or self.verdict(text) is Verdict.RESUME)
+
     def step(self, event: EarEvent | Settled, answering: Phase | None) -> list[Act]:
+        if answering is None and self.state is not State.DEAF:  # the reply is gone: what is said is an ordinary turn
+            self.state = State.FREE
         match event:
             case Onset():
                 return self._onset(answering)
             case FalseStart():
-                return self._give_back("noise") if self.state in (State.CONTESTED, State.PASSED) else []
+                return self._give_back("noise") if self.holding else []
             case Started(at_ms):
                 return self._started(at_ms)
             case Talking(voiced_ms):
-                return self._weigh(voiced_ms, answering)
+                return self._weigh(voiced_ms)
             case Hummed():
-                return self._give_back("backchannel") if self._contested(answering) else []
+                self.hummed = True
+                return []
             case Lulled(at_ms):
-                return [Peek(at_ms)] if self._contested(answering) or self._may_draft(answering) else []
+                return [Peek(at_ms)] if self.holding or self._may_draft(answering) else []
             case Settled(text):
                 return self._settled(text, answering)
             case Rejoined():
@@ -135,13 +146,24 @@ class Floor:
         self._begin()
         return [Pause()] if self.contest(answering) else []
 
+    @property
+    def holding(self) -> bool:
+        """Whether a reply is paused for the voice that is heard."""
+        return self.state in (State.CONTESTED, State.HELD)
+
     def contest(self, answering: Phase | None) -> bool:
-        """An answer has begun while the user talks on: whether it must be held."""
-        if answering is None or self.state is not State.FREE:
+        """An answer has begun, or is there, while the user talks: whether it must be held."""
+        if answering is None:
             return False
         may = self.rules.thinking if answering is Phase.THINKING else self.rules.speaking
         self.state = State.CONTESTED if may else State.DEAF
         return may
+
+    def hold(self) -> bool:
+        """What was typed, or is only to be said, has begun while the user talks: whether it must wait."""
+        if self.state is not State.DEAF:
+            self.state = State.HELD
+        return self.holding
 
     def _started(self, at_ms: float) -> list[Act]:
         if self.state is State.DEAF:
@@ -149,8 +171,8 @@ class Floor:
         self._announced = True
         return [Announce(True, at_ms)]
 
-    def _weigh(self, voiced_ms: float, answering: Phase | None) -> list[Act]:
-        if not self._contested(answering):
+    def _weigh(self, voiced_ms: float) -> list[Act]:
+        if self.state is not State.CONTESTED:
             return []
         if self.verdict(self.text, voiced_ms, over=False) is not Verdict.INTERRUPT:
             return []
@@ -158,44 +180,37 @@ class Floor:
         return [Interrupt()]
 
     def _settled(self, text: str, answering: Phase | None) -> list[Act]:
-        """Who is silent for that long has said it, or says more: a turn of its own, then, or the rest of this one."""
-        if not self._contested(answering):
-            return self._drafted(text, answering)
-        if self.verdict(text) is Verdict.RESUME:
-            self.state = State.PASSED
-            return [Resume("backchannel" if text.strip() else "noise")]
+        if self.passes(text):
+            return self._passed(text)
+        if self.state is not State.CONTESTED:
+            return [Draft(text)] if self._may_draft(answering) and text.strip() else []
         self.state = State.FREE
-        return [Interrupt(), *self._drafted(text, None)]
+        return [Interrupt(), *self._settled(text, None)]
+
+    def _passed(self, text: str) -> list[Act]:
+        if self.hummed:  # whatever words were made of it
+            return self._give_back("backchannel")
+        self.state = State.YIELDED
+        return [Resume("backchannel" if text.strip() else "noise")]
 
     def _rejoined(self, answering: Phase | None) -> list[Act]:
-        if self.state is not State.PASSED or answering is None:
-            return [Discard()]
-        self.state = State.CONTESTED
-        return [Discard(), Pause()]
-
-    def _contested(self, answering: Phase | None) -> bool:
-        if self.state is State.CONTESTED and answering is None:  # the reply ended by itself: it is an ordinary turn
-            self.state = State.FREE
-        return self.state is State.CONTESTED
-
-    def _drafted(self, text: str, answering: Phase | None) -> list[Act]:
-        return [Draft(text)] if self._may_draft(answering) and text.strip() else []
+        self.hummed = False
+        again = self.state is State.YIELDED and self.contest(answering)
+        return [Pause()] if again else [Discard()]
 
     def _may_draft(self, answering: Phase | None) -> bool:
         return self.speculative and self.state is State.FREE and answering is None
 
     def _give_back(self, reason: str) -> list[Act]:
-        acts: list[Act] = [Resume(reason), Forget()]
-        if self._announced:
-            acts.append(Announce(False, -1.0))
+        told: list[Act] = [Announce(False, -1.0)] if self._announced else []
+        forget = Forget(told=self._announced)
         self._begin()
-        return acts
+        return [Resume(reason), *told, forget]
 
     def _stopped(self, at_ms: float, answering: Phase | None) -> list[Act]:
         state, announced = self.state, self._announced
         self._begin()
-        if state is State.DEAF and answering is not None:
-            return [Forget()]
         told: list[Act] = [Announce(False, at_ms)] if announced else []
-        contested = state is State.PASSED or (state is State.CONTESTED and answering is not None)
-        return [*told, End(at_ms, contested=contested)]
+        if state is State.DEAF and answering is not None:
+            return [*told, Forget(told=announced)]
+        return [*told, End(at_ms, contested=state not in (State.FREE, State.DEAF))]

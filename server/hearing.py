@@ -33,6 +33,8 @@ from server.timeline import Timeline
 from server.transcriber import Transcriber
 from server.turns import Ended
 
+BREATH_S = 0.25  # a shorter pause belongs to the way one speaks: to talk into it is worse than to wait for its end
+
 
 class Hearing:
     """`over` takes the turns that have ended, `interrupt` ends what sounds; `clock` in seconds."""
@@ -96,8 +98,8 @@ class Hearing:
         for act in self.floor.clear():
             await self._act(act)
 
-    async def conclude(self, ended: Ended, timeline: Timeline) -> str | None:
-        """The final text of a turn that is over; "" if nothing was understood, None if it was no turn after all.
+    async def conclude(self, ended: Ended, timeline: Timeline) -> str:
+        """The final text of a turn that is over; "" if nothing was understood, or it was no turn after all.
 
         Raises `STTError`; a paused reply goes on then."""
         timeline.mark("turn_end")
@@ -109,12 +111,18 @@ class Hearing:
         timeline.mark("transcript")
         if ended.contested and self.floor.verdict(text) is Verdict.RESUME:
             self._resume("backchannel" if text else "noise")
-            return None
+            return ""
         return text
 
     def overtaken(self) -> None:
         """An answer has begun. If the user already talks on, it is held until it is clear whose turn it is."""
         if self.ear.voiced and self.floor.contest(self._podium.answering):
+            self._podium.pause("speech")
+
+    def joined(self) -> None:
+        """What was typed, or is only to be said, has begun. If the user talks, it waits until they have finished; of
+        what they said then the final text decides, for voice that was there before is no interruption."""
+        if self.ear.voiced and self.floor.hold():
             self._podium.pause("speech")
 
     def _partial(self, text: str) -> None:
@@ -146,9 +154,11 @@ class Hearing:
             case Discard():
                 self._lull = None
                 await self._podium.discard()
-            case Forget():
+            case Forget(told):
                 self._lull = None
                 self.ear.forget()
+                if told:
+                    self._podium.stage.outbox.tell(e.TranscriptFinal("", self._podium.turn))
             case End(at_ms, contested):
                 self._lull = None
                 self._over(Ended(self._when(at_ms), contested))
@@ -159,13 +169,17 @@ class Hearing:
 
     async def _peek(self, lull: float) -> None:
         try:
-            text = (await self.transcriber.peek()).text
+            text = "" if self.floor.hummed else (await self.transcriber.peek()).text
         except STTError:  # told when the turn ends
             return
+        if self.floor.passes(text):
+            await asyncio.sleep(lull + BREATH_S - self._clock())
         if self._lull == lull:
             await self._on(Settled(text))
 
     def _resume(self, reason: str) -> None:
+        if self.floor.holding:  # the voice is back, and holds it anew
+            return
         if (reply := self._podium.reply) and reply.paused:
             RESUMED.labels(reason).inc()
         self._podium.resume("speech", reason)

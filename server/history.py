@@ -1,5 +1,6 @@
 """The history: who said what, and of a reply only what was heard. Pure."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,10 +29,12 @@ class Entry:
 
 
 class History:
-    """One conversation's lines, in order."""
+    """One conversation's lines, in order, and what is counted through it, over however many connections."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.turn = 0  # the last that was answered
+        self.replies = itertools.count(1)  # their numbers
 
     def heard_user(self, text: str, turn: int) -> None:
         self._add(Entry("user", text, turn))
@@ -43,11 +46,6 @@ class History:
 
     def clear(self) -> None:
         self.entries.clear()
-
-    @property
-    def turn(self) -> int:
-        """The last turn; 0 if there was none."""
-        return max((entry.turn for entry in self.entries), default=0)
 
     @property
     def speaker(self) -> str:

@@ -44,6 +44,12 @@ class Outbox:
         self._audio.append(event)
         self._filled.set()
 
+    async def emptied(self) -> None:
+        """Wait until all audio has left."""
+        while self._audio:
+            self._drained.clear()
+            await self._drained.wait()
+
     def silence(self, reply: int) -> None:
         """No more audio of `reply` leaves: what waits is dropped, and whatever of it still comes is ignored."""
         self._over.add(reply)

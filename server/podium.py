@@ -1,7 +1,6 @@
 """The podium: at most one answer sounds, at most one is drafted; each is begun, cut and thrown away here."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,10 +43,13 @@ class Podium:
         self.group: asyncio.TaskGroup
         self._now: Performance | None = None
         self._draft: Performance | None = None
-        self._ids = itertools.count(1)
         self.lead(stage.lead_ms)
-        self.turn = history.turn  # a conversation that is taken up again counts on, and with whom it was led
-        cast.last = cast.everybody.get(history.speaker)
+        cast.last = cast.everybody.get(history.speaker)  # a conversation that is taken up again goes on with them
+
+    @property
+    def turn(self) -> int:
+        """The last that was answered."""
+        return self._history.turn
 
     @property
     def answering(self) -> Phase | None:
@@ -70,6 +72,11 @@ class Podium:
         if self.reply:
             self.reply.pacer.lead(self.stage.lead_ms)
 
+    def played(self, id: int, ms: float) -> None:
+        """The client's word on how much of reply `id` has sounded."""
+        if self.reply and self.reply.id == id:
+            self.reply.played(ms)
+
     def pause(self, reason: str) -> None:
         if self._now:
             self._now.answer.pause(reason)
@@ -80,7 +87,7 @@ class Podium:
 
     def prepare(self, text: str, cast: Sequence[Character], timeline: Timeline) -> None:
         """Draft an answer to `text`, for a turn that may not be over."""
-        self._draft = self._perform(self.turn + 1, text, cast, timeline, "speech")
+        self._draft = self._perform(self._history.turn + 1, text, cast, timeline, "speech")
 
     async def discard(self) -> None:
         """Throw the draft away, without a trace."""
@@ -97,9 +104,9 @@ class Podium:
             self._draft = draft
             await self.discard()
             draft = None
-        self.turn += 1
+        self._history.turn += 1
         if draft is None:
-            draft = self._perform(self.turn, text, cast, timeline, kind)
+            draft = self._perform(self._history.turn, text, cast, timeline, kind)
         else:
             DRAFTS.labels("used").inc()
             draft.timeline.absorb(timeline)
@@ -111,8 +118,8 @@ class Podium:
         """Let `character` speak `text` as it stands. What sounds is interrupted."""
         await self.discard()
         await self.interrupt("client")
-        self.turn += 1
-        self._now = self._perform(self.turn, "", [character], timeline, "say", say=text)
+        self._history.turn += 1
+        self._now = self._perform(self._history.turn, "", [character], timeline, "say", say=text)
         TURNS.labels("say").inc()
         self._now.answer.release()
 
@@ -159,9 +166,9 @@ class Podium:
         speaker, rate = self._cast.speaker(character)
         messages = history.prompt(character, self._cast.present, self.instructions)
         tokens = _once(say) if say else bill.think(self._rack.llm, messages, self.llm)
-        names = [] if say else self._cast.names()
+        ids, names = self._history.replies, [] if say else self._cast.names()
         voice = Opening(speaker, rate)
-        return Reply(self._ids, turn, character.id, tokens, voice, rate, self.stage, timeline, names=names)
+        return Reply(ids, turn, character.id, tokens, voice, rate, self.stage, timeline, names=names)
 
     async def _run(self, answer: Answer) -> None:
         failure: ParleyError | None = None

@@ -122,9 +122,9 @@ class Reply:
             group.create_task(self._voice())
             await self._speak()
         await self.pacer.heard_out()
+        await self._stage.outbox.emptied()  # where the clock alone counts, a slow client is behind it
         self.phase = Phase.DONE
-        heard, _ = self.heard()
-        await self._stage.outbox.put(ReplyDone(self.id, heard, round(self._made_ms, 1)))
+        await self._stage.outbox.put(ReplyDone(self.id, self.heard()[0], round(self._made_ms, 1)))
 
     async def _think(self) -> None:
         patience_s = self._stage.clause_ms / 1000 or None

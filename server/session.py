@@ -141,8 +141,7 @@ class Session:
             case ProtocolError():
                 raise message
             case c.Playback(reply=id, ms=ms):
-                if (reply := self.podium.reply) and reply.id == id:
-                    reply.played(ms)
+                self.podium.played(id, ms)
             case c.UserText(text=text):
                 await self.interrupt("text")
                 self._queue(Typed(text, self._clock()))
@@ -195,8 +194,10 @@ class Session:
                 await self._take_spoken(turn, Timeline(self._clock, origin))
             case Typed(text, at):
                 await self._answer(text, Timeline(self._clock, at), "text")
+                self.hearing.joined()
             case Told(text, character, at):
                 await self.podium.say(text, self.cast.named(character), Timeline(self._clock, at))
+                self.hearing.joined()
             case Stop():
                 await asyncio.sleep(0)  # so that the client is told of the reply that it stops
                 await self.interrupt("client")
@@ -206,14 +207,13 @@ class Session:
         if text:
             await self._answer(text, timeline, "speech")
             self.hearing.overtaken()
-        elif text is not None:
+        else:
             await self.podium.discard()
             self.outbox.tell(e.TranscriptFinal("", self.podium.turn))
 
     async def _answer(self, text: str, timeline: Timeline, kind: str) -> None:
         self.outbox.tell(e.TranscriptFinal(text, self.podium.turn + 1))
-        cast = self.cast.addressed(text, self._settings.characters.answer)
-        await self.podium.answer(text, cast, timeline, kind)
+        await self.podium.answer(text, self.cast.addressed(text, self._settings.characters.answer), timeline, kind)
 
     async def _update(self, update: c.SessionUpdate) -> None:
         """Take all of `update`, or, where it names a character that does not exist, nothing of it."""

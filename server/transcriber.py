@@ -48,12 +48,20 @@ class Transcriber:
         return await self._ask("finish")
 
     def forget(self) -> None:
-        """Drop the utterance. Whoever still waits for its text gets none."""
-        for item in self._work:
-            if not isinstance(item, bytes) and not item[1].done():
+        """Drop the utterance under way; one that has ended and waits for its text still gets it."""
+        self._drop(ended=False)
+
+    def clear(self) -> None:
+        """Drop everything. Whoever still waits for a text gets none."""
+        self._drop(ended=True)
+
+    def _drop(self, *, ended: bool) -> None:
+        while self._work and (ended or isinstance(self._work[-1], bytes) or self._work[-1][0] != "finish"):
+            item = self._work.pop()
+            if isinstance(item, bytes):
+                self._pending_ms -= milliseconds(item, HEARING_RATE)
+            elif not item[1].done():
                 item[1].set_result(Transcript(""))
-        self._work.clear()
-        self._pending_ms = 0.0
         self._queue("reset")
 
     async def _ask(self, what: str) -> Transcript:

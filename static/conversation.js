@@ -24,7 +24,7 @@ export const initial = () => ({
 const on = {
   "session.created": (state, event) => ({ ...adopt(state, event), session: event }),
   "session.updated": (state, event) => ({ ...state, session: { ...state.session, ...event }, mode: event.turn.mode }),
-  "user.started": (state) => ({ ...forget(state), hearing: true, awaiting: false }),
+  "user.started": (state) => ({ ...(state.awaiting ? state : forget(state)), hearing: true, awaiting: false }), // awaited: its text comes yet
   "user.stopped": (state) => ({ ...state, hearing: false, awaiting: live(state) !== undefined }),
   "transcript.partial": (state, { text }) => (text ? hear(state, { text }) : state),
   "transcript.final": (state, { text, turn }) => finalText(state, text, turn),
@@ -42,6 +42,7 @@ const on = {
   "page.started": (state) => ({ ...state, started: true }),
   "page.microphone": (state, { open, asking = false }) => ({ ...state, microphone: open, asking }),
   "page.silent": (state, { silent }) => ({ ...state, silent }),
+  "page.mode": (state, { mode }) => ({ ...state, mode }),
   "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
   "page.talking": (state, { talking, awaiting = false }) => ({ ...state, talking, awaiting }),
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
@@ -115,7 +116,7 @@ function amend(state, reply, change) {
   return entry ? swap(state, entry, change(entry)) : state;
 }
 
-// The lines above a new session's stay, and its replies are counted from the beginning again.
+// The lines above a new session's stay; if it is a new conversation, its replies are counted from the beginning again.
 function adopt(state, { session, resumed }) {
   const still = lost(state);
   const past = { ...still, entries: still.entries.map((entry) => (entry.kind === "reply" ? { ...entry, reply: -1 } : entry)) };
@@ -131,8 +132,8 @@ function hear(state, fields) {
 function finalText(state, text, turn) {
   const typed = state.entries.findLast((entry) => entry.typed && entry.turn === null && entry.text === text);
   if (typed) return swap(state, typed, { ...typed, turn });
-  if (!text) return { ...forget(state), awaiting: false, hearing: false };
-  return { ...hear(state, { text, turn, final: true }), awaiting: true, hearing: false };
+  if (!text) return { ...forget(state), awaiting: false };
+  return { ...hear(state, { text, turn, final: true }), awaiting: true };
 }
 
 // What was heard was no turn: it leaves no line.

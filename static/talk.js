@@ -105,6 +105,7 @@ export class Talk {
 
   mode = (mode) => {
     prefer({ mode });
+    this.store.dispatch({ type: "page.mode", mode }); // at once: what is sent after the update would begin a turn
     this.update({ turn: { mode } });
   };
 

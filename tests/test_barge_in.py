@@ -131,16 +131,16 @@ def test_who_goes_on_after_a_lull_holds_the_reply_again():
     it = floor()
     it.step(Onset(0), SPEAKING)
     it.step(Settled("yeah"), SPEAKING)
-    assert it.step(Rejoined(500), SPEAKING) == [Discard(), Pause()]
+    assert it.step(Rejoined(500), SPEAKING) == [Pause()]
     it.text = "yeah but that"
     assert it.step(Talking(1_000), SPEAKING) == [Interrupt()]
 
 
-def test_a_reply_that_ends_after_the_lull_makes_no_turn_of_a_backchannel():
+def test_what_is_said_as_the_reply_ends_answers_it():
     it = floor()
     it.step(Onset(0), SPEAKING)
     it.step(Settled("yeah"), SPEAKING)
-    assert it.step(Stopped(600), None) == [End(600, contested=True)]
+    assert it.step(Stopped(600), None) == [End(600)]
 
 
 def test_a_lull_in_which_the_reply_ends_by_itself_is_an_ordinary_one():

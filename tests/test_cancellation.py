@@ -34,6 +34,13 @@ def check_promises(told: Told) -> None:
             over.add(reply)
 
 
+def check_turns(told: Told, typed: str) -> None:
+    """Whoever was said to speak has stopped, and what came of it was told, if nothing else then that nothing did."""
+    voice = [type(x) for x in told.of(e.UserStarted, e.UserStopped)]
+    assert voice == [e.UserStarted, e.UserStopped] * (len(voice) // 2)
+    assert len([x for x in told.of(e.TranscriptFinal) if x.text != typed]) >= len(voice) // 2
+
+
 def engines(*replies: str | Exception) -> tuple[fakes.FakeLLM, fakes.FakeTTS, fakes.FakeSTT]:
     return fakes.FakeLLM(*replies), fakes.FakeTTS(), fakes.FakeSTT()
 
@@ -92,8 +99,9 @@ def test_whatever_the_user_does_the_promises_hold(seed: int):
             case 10:
                 it.wait(chance.uniform(0, 1.5))
         it.quiet(chance.uniform(0, 1.5))
-    session, told = it.send("reply.resume").quiet(8).go()
+    session, told = it.send("session.update", turn={"mode": "auto"}).send("reply.resume").quiet(8).go()
     check_promises(told)
+    check_turns(told, "Ben, really?")
     closed(llm, tts, stt)
     assert [x.role for x in session.history.entries].count("user") == len(
         [x for x in told.of(e.TranscriptFinal) if x.text]
@@ -107,6 +115,16 @@ def test_a_slow_client_still_hears_of_the_interruption_at_once():
     began = it._now
     _, told = it.send("reply.interrupt").quiet(3).go()
     assert told.at(e.ReplyInterrupted) - began <= 2 * 0.05 + 0.01
+    check_promises(told)
+
+
+def test_what_has_not_left_for_a_slow_client_can_be_cut_off_though_its_time_is_over():
+    it = Talk(fakes.rack(fakes.FakeLLM(COUNT, "Fine.")))
+    it.write_delay = 0.04  # 2.4 s of audio take twice as long to leave, and nobody tells what has sounded
+    it.send("user.text", text="count").wait(5.2).send("reply.interrupt").wait(0.1)
+    _, told = it.send("user.text", text="go on").wait(3).go()
+    assert [(x.reply, x.unheard) for x in told.of(e.ReplyInterrupted)] == [(1, "")]
+    assert [x.reply for x in told.of(e.ReplyDone)] == [2]
     check_promises(told)
 
 

@@ -65,6 +65,7 @@ def test_a_conversation_taken_up_again_is_led_on_by_who_spoke_last():
     it.active, it.options["history"] = ["ada", "ben"], History()
     it.options["history"].heard_user("Ben?", 7)
     it.options["history"].said("ben", "Yes.", 7)
+    it.options["history"].turn = 7
     _, told = it.send("user.text", text="And?").quiet(2).go()
     assert [(x.character, x.turn) for x in told.of(e.ReplyStarted)] == [("ben", 8)]
 

@@ -7,9 +7,9 @@ from bench.sayings import HUMS
 from server import events as e
 from server.audio import SAMPLE, to_float, to_pcm
 from server.ear import Hummed
-from server.floor import Announce, Forget, Resume
+from server.floor import Announce, Draft, Forget, Interrupt, Peek, Resume, Settled
 from server.pipelines.hum import hummed
-from server.pipelines.turn import Lulled, Onset, Started
+from server.pipelines.turn import Lulled, Onset, Rejoined, Started
 from server.reply import Phase
 from tests import fakes, speech
 from tests.talk import talk
@@ -59,8 +59,17 @@ def test_a_hum_lets_a_reply_that_is_held_go_on():
     it = floor(backchannels=())
     it.step(Onset(0), Phase.SPEAKING)
     it.step(Started(0), Phase.SPEAKING)
-    assert it.step(Hummed(400), Phase.SPEAKING) == [Resume("backchannel"), Forget(), Announce(False, -1.0)]
-    assert it.step(Lulled(400), Phase.SPEAKING) == []
+    assert it.step(Hummed(400), Phase.SPEAKING) == []
+    assert it.step(Lulled(400), Phase.SPEAKING) == [Peek(400)]
+    assert it.step(Settled("move"), Phase.SPEAKING) == [Resume("backchannel"), Announce(False, -1.0), Forget(told=True)]
+
+
+def test_words_after_a_hum_are_words():
+    it = floor(backchannels=())
+    it.step(Onset(0), Phase.SPEAKING)
+    it.step(Hummed(400), Phase.SPEAKING)
+    it.step(Rejoined(500), Phase.SPEAKING)
+    assert it.step(Settled("move over"), Phase.SPEAKING) == [Interrupt(), Draft("move over")]
 
 
 def test_a_hum_in_a_turn_of_its_own_is_an_ordinary_one():
@@ -75,5 +84,5 @@ def test_a_hum_needs_no_recogniser():
     ended = it._now
     _, told = it.quiet(4).go()
     assert told.last(e.ReplyResumed).reason == "backchannel"
-    assert told.at(e.ReplyResumed) - ended <= 0.15 + 2 * 0.032 + 0.02
+    assert told.at(e.ReplyResumed) - ended <= 0.25 + 2 * 0.032 + 0.02
     assert told.of(e.ReplyInterrupted) == []

@@ -55,6 +55,40 @@ async def test_push_to_talk_on_the_space_bar() -> None:
         assert len(server.sent("user.commit")) == 1
 
 
+async def test_nothing_is_heard_from_the_moment_the_talk_key_is_chosen() -> None:
+    """What followed the change on the wire would be a turn that the server has begun, and nobody the key for."""
+    async with talking() as (server, page):
+        await asyncio.wait_for(until(lambda: len(server.heard) > 5), 10)
+        await page.click("#mode")
+        await server.got("session.update")
+        heard = len(server.heard)
+        await page.wait_for_timeout(300)  # the server takes its time to answer
+        assert len(server.heard) == heard
+        await page.click("#mode")
+        assert (await server.got("session.update", 2))["turn"] == {"mode": "auto"}
+
+
+async def test_the_keyboard_stays_where_it_is() -> None:
+    """A button that can do nothing for a moment keeps the focus."""
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await phase(page, "ready")
+        await page.evaluate(ASKS)
+        await page.focus("#main-button")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("#main-button:has-text('Asking')")
+        await page.keyboard.press("Enter")
+        await page.evaluate("() => window.allow()")
+        await page.wait_for_selector("#main-button:has-text('Mute')")
+        assert await page.evaluate("() => document.activeElement.id") == "main-button"
+        await server.speak(1, TEXT, tone(5_000))
+        await phase(page, "speaking")
+        await page.focus("#stop")
+        await page.keyboard.press("Enter")
+        await phase(page, "listening")
+        await page.wait_for_selector("#stop[aria-disabled=true]")
+        assert await page.evaluate("() => document.activeElement.id") == "stop"
+
+
 async def test_holding_the_button_talks_too() -> None:
     async with talking() as (server, page):
         await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
@@ -148,11 +182,11 @@ async def test_while_the_browser_asks_nothing_is_said_to_be_wrong() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         await page.evaluate(ASKS)
         await page.click("#main-button")
-        await page.wait_for_selector("#main-button:has-text('Asking'):disabled")
+        await page.wait_for_selector("#main-button[aria-disabled=true]:has-text('Asking')")
         assert await page.inner_text("#hint") == "Allow the microphone, or type."
         assert await page.locator(".notice").count() == 0
         await page.evaluate("() => window.allow()")
-        await page.wait_for_selector("#main-button:has-text('Mute'):enabled")
+        await page.wait_for_selector("#main-button[aria-disabled=false]:has-text('Mute')")
 
 
 async def test_who_types_first_is_not_told_of_a_missing_microphone() -> None:

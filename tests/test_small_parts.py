@@ -1,4 +1,4 @@
-"""The small parts of a conversation: who is addressed, the meter, the outbox, PCM."""
+"""The small parts of a conversation: who is addressed, the meter, the outbox, PCM, the wire."""
 
 import asyncio
 from collections import deque
@@ -12,7 +12,7 @@ import pytest
 from server import audio, characters
 from server import events as e
 from server.characters import Character, addressed
-from server.errors import ConfigError, LimitError
+from server.errors import ConfigError, LimitError, ProtocolError
 from server.history import History
 from server.limits import BURST_MS, Meter
 from server.lobby import KEPT, Lobby
@@ -20,6 +20,7 @@ from server.outbox import Outbox
 from server.packing import FIRST_MS, LATER_MS, Plain, Tokens
 from server.settings import ROOT
 from server.timeline import Timeline
+from server.ws.protocol import MSGPACK, decode
 
 ADA, BEN, EVE = (
     Character("ada", "Ada", ""),
@@ -240,3 +241,9 @@ async def test_no_more_lost_conversations_are_kept_than_there_is_room_for():
         lobby.keep(left(str(number)), 0.0)
     assert lobby.take_up("0", 1.0) is None
     assert lobby.take_up("1", 1.0)
+
+
+@pytest.mark.parametrize("frame", [b"\xc1", b"\x91" * 2_000, b""])
+def test_what_is_no_msgpack_is_said_to_be_wrong_in_some_way(frame: bytes):
+    with pytest.raises(ProtocolError, match=r"not msgpack: \w"):
+        decode(frame, MSGPACK)

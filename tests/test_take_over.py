@@ -1,5 +1,7 @@
 """A client that is back before its old connection was missed: a reload on a slow machine, a network that changed."""
 
+import pytest
+
 from tests import fakes
 from tests.wire import address, connected, serving
 
@@ -48,3 +50,19 @@ async def test_who_comes_back_with_nothing_said_is_greeted_and_takes_no_second_s
             await again.send("ping")
             await again.until("pong")
             assert not again.of("reply.started"), "it goes on: nobody is greeted twice"
+
+
+@pytest.mark.parametrize("first", ["leaves", "stays"])
+async def test_the_replies_of_a_conversation_are_counted_on(first: str) -> None:
+    async with serving(fakes.rack(fakes.FakeLLM("Well hello."))) as server, connected(address(server)) as old:
+        id = (await old.until("session.created"))["session"]
+        await old.send("user.text", text="remember me")
+        await old.until("reply.done")
+        await old.send("say", text="Never heard of.")
+        assert (await old.until("reply.started", 2))["reply"] == 2
+        if first == "leaves":
+            await old.socket.close()
+        async with connected(address(server), f"?session={id}") as new:
+            await new.send("user.text", text="and again")
+            started = await new.until("reply.started")
+            assert (started["reply"], started["turn"]) == (3, 3)

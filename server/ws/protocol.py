@@ -32,7 +32,7 @@ def _unpacked(frame: str | bytes) -> Command | bytes:
     try:
         message = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise ProtocolError(f"not msgpack: {error or type(error).__name__}") from None
+        raise ProtocolError(f"not msgpack: {str(error) or type(error).__name__}") from None
     if not (isinstance(message, dict) and message.get("type") == "audio"):
         return command(message)
     if not isinstance(message.get("data"), bytes):

@@ -2,7 +2,7 @@
 
 import { busy, phase } from "../conversation.js";
 import { hint } from "../words.js";
-import { find, setText } from "./dom.js";
+import { enable, enabled, find, setText } from "./dom.js";
 
 const MAIN = {
   start: { label: "Start", icon: "#i-mic" },
@@ -45,10 +45,10 @@ export class ControlsView {
     this.#main.dataset.kind = kind;
     setText(find(".label", this.#main), MAIN[kind].label);
     find("use", this.#main).setAttribute("href", MAIN[kind].icon);
-    this.#main.disabled = !usable(kind, state);
+    enable(this.#main, usable(kind, state));
     if (kind === "hold") this.#main.setAttribute("aria-pressed", String(state.talking));
     else this.#main.removeAttribute("aria-pressed"); // the label says what it does
-    this.#stop.disabled = !busy(state);
+    enable(this.#stop, busy(state));
     this.#mode.dataset.mode = state.mode;
     this.#form.dataset.open = String(phase(state) !== "disconnected");
     this.#ready();
@@ -56,6 +56,7 @@ export class ControlsView {
   }
 
   #clicked(event, actions) {
+    if (!enabled(this.#main)) return;
     if (this.#kind === "hold") {
       if (event.detail === 0) actions.toggle(); // assistive technology clicks, it cannot hold
     } else if (this.#kind === "connect") actions.connect();

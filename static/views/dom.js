@@ -29,6 +29,13 @@ export function icon(name) {
   return svg;
 }
 
+/** Whether `button` does anything now. Unlike `disabled` it keeps the focus, so that the keyboard stays where it is. */
+export function enable(button, able) {
+  button.setAttribute("aria-disabled", String(!able));
+}
+
+export const enabled = (button) => button.getAttribute("aria-disabled") !== "true";
+
 /** Set text only where it changed, so that nothing is announced or laid out again in vain. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

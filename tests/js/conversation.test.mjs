@@ -55,8 +55,18 @@ test("after Stop nothing speaks, whatever the server has yet to say", () => {
   assert.deepEqual(parts(late.entries[0]), parts(stopped.entries[0]));
 });
 
+test("the text of what was said before does not hide that the user talks on", () => {
+  const before = [{ type: "user.started" }, { type: "transcript.partial", text: "tell me" }, { type: "user.stopped" }];
+  const again = after(before, { type: "user.started" });
+  assert.deepEqual(lines(again), ["tell me"], "its text is still to come");
+  const state = reduce(again, { type: "transcript.final", text: "tell me", turn: 1 });
+  assert.equal(phase(state), "hearing");
+  assert.deepEqual(lines(reduce(state, { type: "transcript.partial", text: "of" })), ["tell me", "of"]);
+});
+
 test("an empty transcript leaves no line and nothing to wait for", () => {
-  const state = after({ type: "user.started" }, { type: "transcript.partial", text: "uh" }, { type: "transcript.final", text: "", turn: 1 });
+  const said = [{ type: "user.started" }, { type: "transcript.partial", text: "uh" }, { type: "user.stopped" }];
+  const state = after(said, { type: "transcript.final", text: "", turn: 1 });
   assert.deepEqual(lines(state), []);
   assert.equal(phase(state), "listening");
 });
