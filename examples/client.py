@@ -3,6 +3,7 @@
 Needs a running Parley (`make run`) and the package `websockets`. The question is a 16-bit mono WAV file of any rate.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -54,4 +55,7 @@ async def main(question: str, answer: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", help="what you say: a 16-bit mono WAV file")
+    parser.add_argument("answer", help="where the answer is written")
+    asyncio.run(main(**vars(parser.parse_args())))

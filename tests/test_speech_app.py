@@ -82,12 +82,13 @@ async def test_the_token_guards_them_all_and_a_page_from_elsewhere_is_turned_awa
                 assert "pong" in await friend.recv()
 
 
+@pytest.mark.parametrize(("path", "ask"), [("/ws/llm", '{"action": "ping"}'), ("/ws/tts/stream", '{"type": "ping"}')])
 @pytest.mark.parametrize("beside", [[], ["parley.v1"], ["other"]])
-async def test_a_browser_s_subprotocols_are_answered_with_one_of_them(beside: list[str]) -> None:
+async def test_a_browser_s_subprotocols_are_answered_with_one_of_them(beside: list[str], path: str, ask: str) -> None:
     async with application(token="secret") as url:
         offered = [*beside, "parley.token.secret"]
-        async with connect(url.replace("http", "ws") + "/ws/llm", subprotocols=offered) as page:  # type: ignore[arg-type]
-            await page.send('{"action": "ping"}')
+        async with connect(url.replace("http", "ws") + path, subprotocols=offered) as page:  # type: ignore[arg-type]
+            await page.send(ask)
             assert "pong" in await page.recv()
             assert page.subprotocol == ("parley.v1" if "parley.v1" in beside else "parley.token.secret")
 

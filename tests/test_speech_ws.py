@@ -83,7 +83,7 @@ async def test_ping_blank_text_and_idle_words(url: str) -> None:
     async with ear(url) as e:
         await e.send("init")
         await e.until("stream_created")
-        for blank in ("", "   ", "\n"):
+        for blank in ("", "   ", "\n", "🎉 🎉"):
             await e.send("text", text=blank)
         await e.send("close")
         done = await e.until("done")

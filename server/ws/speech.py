@@ -14,9 +14,10 @@ from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from server.access import client_of
+from server.access import accepted, client_of
 from server.errors import EngineBusy, LimitError, ParleyError, ProtocolError
 from server.incoming import given
+from server.pipelines.narrator import plain
 from server.pipelines.studio import Studio
 from server.telemetry import ERRORS, log
 from server.ws.spoken import Init, Spoken, Text
@@ -43,7 +44,7 @@ def routes(
             )
 
     async def speech(socket: WebSocket) -> None:
-        await socket.accept()
+        await socket.accept(accepted(socket.scope.get("subprotocols", [])))
         async with Wire(socket) as wire:
             try:
                 check(socket)
@@ -133,7 +134,7 @@ class Connection:
             self._tell(error, fatal=True)
 
     def _say(self, text: Text) -> None:
-        if not text.text.strip():
+        if not plain(text.text).strip():  # emoji alone are nothing to say, either
             return None
         if isinstance(self._init, ParleyError):  # not in a voice that was never asked for
             return self._tell(self._init, fatal=True)
