@@ -43,10 +43,12 @@ def correlation(a: Wave, b: Wave) -> float:
 def crossfade(old: bytes, new: bytes) -> bytes:
     """`old` becoming `new`, equally long. Like sounds are mixed with weights that sum to one (raised cosine), unlike
     ones with weights whose squares do (equal power), so that the loudness neither swells nor dips."""
+    if not (old and new):
+        return b""
     a, b = _wave(old), _wave(new)
-    angle = np.pi / 2 * (np.arange(len(a)) + 0.5) / max(len(a), 1)
+    angle = np.pi / 2 * (np.arange(len(a)) + 0.5) / len(a)
     fall, rise = np.cos(angle), np.sin(angle)
-    if len(a) and (correlation(a, b) > ALIKE or np.array_equal(a, b)):
+    if correlation(a, b) > ALIKE or np.array_equal(a, b):
         fall, rise = fall**2, rise**2
     return _pcm(a * fall + b * rise)
 
