@@ -127,8 +127,10 @@ def test_what_would_wait_for_a_card_is_seen_here(work: Callable[[Any], object]) 
 def _lasting(stage: Stage) -> dict[str, Any]:
     """Every tensor that a captured graph knows by its address."""
     step, state = stage.step, stage.step.state
-    kept = {"kv": step.slots.kv, "positions": step.positions, "active": step.active}
+    kept = {"kv": step.slots.kv, "active": step.active}
     kept |= {f"state.{name}": value for name, value in vars(state).items()}
+    kept |= {f"fused {n}.{name}": getattr(x, name) for n, x in enumerate(step.layers.all) for name in ("qkv", "gates")}
+    kept["angles"] = step.layers._angles
     kept |= {f"buffer {size}.{i}": t for size, pair in stage.reader._buffers.items() for i, t in enumerate(pair)}
     return kept | {f"model.{n}": t for n, t in [*step.model.named_parameters(), *step.model.named_buffers()]}
 
@@ -166,7 +168,7 @@ def test_what_is_captured_writes_only_what_it_should() -> None:
                 written.add(names.get(value.untyped_storage().data_ptr(), ""))
 
     for works, wanted in (
-        (stage.step.works(), {"kv", "positions", "state.row", "state.past", "state._integers"}),
+        (stage.step.works(), {"kv", "state._moving", "state.past"}),
         (stage.reader.works(), {"kv"}),
     ):
         written.clear()
