@@ -27,6 +27,7 @@ PARTS = {
     "turned": "rope",
     "normal": "norms",
     "gated": "MLP",
+    "swished": "MLP",
     "attend": "q, k, v and output",
     "attended": "attention",
     "read": "MLP",

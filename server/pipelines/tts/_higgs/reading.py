@@ -17,7 +17,7 @@ from server.pipelines.tts._higgs.attention import Pieces
 from server.pipelines.tts._higgs.clock import LARGEST
 from server.pipelines.tts._higgs.delay import BOOKS, Codes
 from server.pipelines.tts._higgs.graphs import Graphs, Work, settle
-from server.pipelines.tts._higgs.layers import Layers, embedded, gated, normal
+from server.pipelines.tts._higgs.layers import Layers, embedded, normal
 from server.pipelines.tts._higgs.slots import Slots
 
 SHORT = 64  # tokens: pieces up to this length are read together
@@ -94,5 +94,5 @@ class Reader:
             text = layer.module
             looking = torch.where(sound, normal(hidden, layer.before), normal(hidden, text.input_layernorm))
             self._layers.attend(hidden, looking, turns, layer, seen)
-            spoken = functional.linear(gated(hidden, layer), layer.down)
+            spoken = functional.linear(self._layers.gated(hidden, layer), layer.down)
             hidden += torch.where(sound, spoken, text.mlp(normal(hidden, text.post_attention_layernorm)))

@@ -41,9 +41,9 @@ class State:
         def integers(*shape: int, value: int = 0) -> Tensor:
             return torch.full((slots, *shape), value, dtype=torch.int64, device=device)
 
-        self._moving = integers(BOOKS + 4)  # all that a row changes, but for `past`
-        self.row, self.phase = self._moving[:, :BOOKS], self._moving[:, BOOKS]
-        self._clock = self._moving[:, BOOKS + 1 :]
+        self.moving = integers(BOOKS + 4)  # `row` first, then all else that a row changes, but for `past`
+        self.row, self.phase = self.moving[:, :BOOKS], self.moving[:, BOOKS]
+        self._clock = self.moving[:, BOOKS + 1 :]
         self.position, self.place, self.turn = self._clock.unbind(1)
         self.past = torch.full((slots, WINDOW, BOOKS), NO_CODE, device=device)  # row r at r modulo the slot's window
         self._integers = integers(5, value=1)
@@ -62,14 +62,14 @@ class State:
         last = min(how.top_k or CODES, CODES) - 1
         share = math.log(how.top_p) if how.top_p < 1 else math.inf
         where = [phase(rows), position, place(how.seed, len(rows)), (len(rows) - 1) % window]
-        self._moving[slot].copy_(torch.tensor([*rows[-1].tolist(), *where]))
+        self.moving[slot].copy_(torch.tensor([*rows[-1].tolist(), *where]))
         self.past[slot].copy_(_past(rows, window))
         self._integers[slot].copy_(torch.tensor([FOREVER, STRIP, window, repeats, last]))
         self._floats[slot].copy_(torch.tensor([share, how.temperature or 1.0, 1.0, float(not greedy), 1.0]))
 
     def move(self, source: int, target: int) -> None:
         """The stream of one slot goes on in another."""
-        for tensor in (self._moving, self.past, self._integers, self._floats):
+        for tensor in (self.moving, self.past, self._integers, self._floats):
             tensor[target].copy_(tensor[source])
 
     def noise(self, count: int) -> Tensor:
@@ -86,9 +86,9 @@ class State:
         n = len(row)
         phase = self._following[self.phase[:n], row.amax(1)]
         clock = (self._clock[:n] + self._pace).remainder_(self.round[:n])
-        moved = torch.where(active[:, None], torch.cat([row, phase[:, None], clock], 1), self._moving[:n])
+        moved = torch.where(active[:, None], torch.cat([row, phase[:, None], clock], 1), self.moving[:n])
         codes = moved[:, :BOOKS].clamp(max=NO_CODE)
-        self._moving[:n].copy_(moved)  # only now, so that a row for which memory ran out can be made again
+        self.moving[:n].copy_(moved)  # only now, so that a row for which memory ran out can be made again
         self.past[self._numbers[:n], self.turn[:n]] = codes
 
 

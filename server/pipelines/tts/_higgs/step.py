@@ -38,9 +38,8 @@ class Step:
         self.state = State(slots.count, self.device)
         self.active = torch.zeros(slots.count, dtype=torch.bool, device=self.device)
         self._was_active: tuple[int, ...] = ()
-        self._host = torch.zeros(slots.count, BOOKS, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        self._host = torch.zeros(self.state.moving.shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
         self.layers = Layers(model.model, slots.places)
-        self._read = self.layers.read
         self._graphs = graphs
 
     def begin(self, slot: int, position: int, how: Sampling, rows: Codes) -> None:
@@ -63,9 +62,9 @@ class Step:
     def _batch(self, count: int, reach: int) -> Codes:
         """A row of the first `count` slots, on the host: the one transfer and the one wait there is."""
         self._graphs.run(("row", count, reach), lambda: self._row(count, reach))
-        self._host[:count].copy_(self.state.row[:count], non_blocking=True)
+        self._host[:count].copy_(self.state.moving[:count], non_blocking=True)  # whole: a part would be gathered first
         settle(self.device)
-        return np.asarray(self._host.numpy())
+        return np.asarray(self._host[:, :BOOKS].numpy())
 
     def _activate(self, running: tuple[int, ...]) -> None:
         if running != self._was_active:
@@ -79,7 +78,7 @@ class Step:
         """Read the last row of each of the first `count` slots, draw the next."""
         active = self.active[:count]
         positions = torch.where(active, self.state.position[:count], self.slots.scrap)
-        hidden = self._read(self.state.row[:count], positions, Batch(self.slots, positions, reach))
+        hidden = self.layers.read(self.state.row[:count], positions, Batch(self.slots, positions, reach))
         self.state.advance(draw(self._logits(hidden), self.state), active)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -95,16 +94,17 @@ class Step:
             took.append((time.perf_counter() - since) * 1000)
         return min(took)
 
-    def compile(self, backend: str = "inductor") -> str:
-        """Have torch.compile make every size and reach, in minutes; why not, where it cannot. No slot may run."""
-        works, config = self.works(), torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, 2 * len(works))  # past it the rest would silently be eager
-        plain, self._read = self._read, torch.compile(self._read, dynamic=False, backend=backend)
+    def compile(self, backend: Any = "inductor") -> str:
+        """Have torch.compile make what lies between the layers' products, in seconds for every size; why not, where it
+        cannot. No slot may run."""
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 2 * len(self.sizes))  # past it the rest would be eager
+        self.layers.compile(backend)
         try:
-            for work in works.values():
-                work()
+            for size in self.sizes:
+                self._row(size, self.slots.reach(1))
         except RuntimeError as error:
-            self._read = plain
+            self.layers.compile(None)
             failure = f"rows could not be compiled, they run as they are: {first_line(error)}"
             log.warning(failure)
             return failure
