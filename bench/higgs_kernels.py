@@ -1,12 +1,13 @@
 """How many kernels a card launches for a row of Higgs Audio: counted on the device "meta", where nothing is computed.
 
 Each takes a card a microsecond or two, however little it does; beside a row's weights that is what a row costs at one
-stream. What an operation launches is known from torch's sources for CUDA, by hand: a count, not a measurement."""
+stream. What an operation launches is known from torch's sources for CUDA, by hand: a count, not a measurement;
+`launched` looks on a card what really was."""
 
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -105,3 +106,27 @@ def counted(work: Callable[[], object]) -> Kernels:
     with Kernels() as kernels:
         work()
     return kernels
+
+
+def told(kernels: Kernels) -> str:
+    parts = ", ".join(f"{part} {launched}" for part, launched in kernels.by_part.most_common())
+    return f"{kernels.by_part.total()} kernels: {parts}"
+
+
+def launched(step: Step, rows: int = 5) -> list[str]:
+    """What a card launched for a row of one stream, and for how long each ran. No slot may be running."""
+    reach = step.slots.reach(step.slots.length // 2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(rows):
+            step._batch(1, reach)
+    return listed(profile.key_averages(), rows)
+
+
+def listed(averages: Iterable[Any], rows: int, most: int = 15) -> list[str]:
+    """The kernels that `rows` rows launched: all, and those that take longest."""
+    ran = sorted((x for x in averages if x.self_device_time_total), key=lambda x: -x.self_device_time_total)
+    count, busy = sum(x.count for x in ran) / rows, sum(x.self_device_time_total for x in ran) / rows / 1000
+    lines = [
+        f"{x.self_device_time_total / rows:8.1f} us a row: {x.count / rows:.0f} times {x.key[:90]}" for x in ran[:most]
+    ]
+    return [f"a row of one stream launched {count:.0f} kernels, which ran for {busy:.2f} ms", *lines]
