@@ -10,7 +10,6 @@ torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
 pytest.importorskip("transformers", reason="pip install -e .[test]")
 
 from transformers import DynamicCache
-from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import apply_rotary_pos_emb
 
 from server.pipelines.tts._higgs.attention import Batch
 from server.pipelines.tts._higgs.fused import _lie_together, together
@@ -63,6 +62,8 @@ def test_a_bias_is_not_lost_unseen() -> None:
 @pytest.mark.parametrize("what", [loaded, halved])
 def test_heads_are_turned_as_transformers_turns_them(what: Callable[[], Weights]) -> None:
     """To the bit, in either precision; v is what it was."""
+    from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import apply_rotary_pos_emb
+
     model, positions = what().model.model, torch.tensor([0, 1, 700, 2047])
     config, dtype = model.config, model.norm.weight.dtype
     queries, keys, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
