@@ -4,6 +4,7 @@
 The device "meta" stands for the card: like it, it is not the host, so that what mixes both or asks for a value fails.
 All of `tests/test_higgs_*.py` runs on a card with PARLEY_TEST_DEVICE=cuda, then through captured graphs."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from server.pipelines.tts._higgs.reading import Part, Reader
 from server.pipelines.tts._higgs.slots import Slots
 from server.pipelines.tts._higgs.step import Step
 from tests.higgs import tiny
-from tests.higgs.stage import Stage, drawn, loaded, prompts
+from tests.higgs.stage import GREEDY, Stage, drawn, loaded, prompts
 
 CARD = torch.device("meta")
 TEXTS = ["Hello there.", "A second voice speaks a rather longer sentence.", "Three", "And the fourth one, at last!"]
@@ -89,6 +90,17 @@ def test_rows_and_prompts_never_leave_the_card() -> None:
     for work in works.values():
         with _only_on(CARD):
             work()
+
+
+@pytest.mark.parametrize("length", [600, 601, 1023])
+def test_masks_are_as_long_as_attention_likes_them(length: int) -> None:
+    """Any other length is padded in every layer: two kernels more in each."""
+    stage = Stage(slots=2, length=length)
+    assert all(reach % 8 == 0 for reach in stage.step.slots.reaches())
+    assert max(stage.step.slots.reaches()) >= length
+    stream = stage.say("Hello there.", drawn(1), limit=30)
+    stage.run()
+    assert stage.as_alone(stream)
 
 
 def test_contexts_are_copied_and_cropped_on_the_card() -> None:
@@ -204,6 +216,18 @@ def test_every_size_is_compiled_and_none_falls_back_unseen() -> None:
         for work in stage.step.works().values():
             work()
         assert made.frame_count == 6, "how far a row looks is nothing to what was compiled"
+    finally:
+        torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="inductor wants a C++ compiler")
+def test_what_inductor_makes_is_the_same() -> None:
+    stage = Stage(slots=2, captured=False)
+    try:
+        assert stage.step.compile() == ""
+        streams = [stage.say(text, how, limit=20) for text, how in zip(TEXTS, (GREEDY, drawn(1)), strict=False)]
+        stage.run()
+        assert all(stage.as_alone(stream) for stream in streams)
     finally:
         torch._dynamo.reset()
 
