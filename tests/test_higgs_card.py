@@ -96,7 +96,7 @@ def test_rows_and_prompts_never_leave_the_card() -> None:
 def test_masks_are_as_long_as_attention_likes_them(length: int) -> None:
     """Any other length is padded in every layer: two kernels more in each."""
     stage = Stage(slots=2, length=length)
-    assert all(reach % 8 == 0 for reach in stage.step.slots.reaches())
+    assert all(reach % 16 == 0 for reach in stage.step.slots.reaches())
     assert max(stage.step.slots.reaches()) >= length
     stream = stage.say("Hello there.", drawn(1), limit=30)
     stage.run()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 GRAIN = 512  # tokens by which the reach grows
-ALIGNED = 8  # attention pads a mask of any other length, in every layer
+ALIGNED = 16  # attention pads a mask of any other length, in every layer
 
 
 class Slots:
