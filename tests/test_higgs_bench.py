@@ -35,6 +35,7 @@ def test_it_measures_and_agrees_with_generate(bench: Callable[..., Any]) -> None
     status, told = bench("--streams", "3,1")
     assert status == 0
     assert any("greedy, in company: 30 of 30 rows are those of generate()" in line for line in told)
+    assert any(line.startswith("counted, in the released size: 376 kernels: MLP 112") for line in told)
     assert _levels(told) == ["1", "3"]
     assert not any("FAILED" in line for line in told)
 
@@ -107,9 +108,52 @@ def test_targets_are_judged_by_what_was_measured() -> None:
     assert targets(levels) == [
         "1 streams, a row over its floor: 2.0 of 2: met",
         "1 streams, ms to first audio, p95: 140.0 of 150: met",
+        "16 streams, ms to first audio, p95: not measured",
         "32 streams, ms from row to row: 41.0 of 40: MISSED",
         "32 streams, ms to cancel: 3.0 of 50: met",
     ]
+
+
+def test_an_engine_that_hangs_does_not_keep_the_results(tmp_path: Path) -> None:
+    import threading
+
+    from bench.gpu import Report, stop
+
+    class Hanging:
+        over = threading.Event()
+
+        def stop(self) -> None:
+            self.over.wait()
+
+    report = Report(tmp_path / "gpu.md")
+    stop(report, Hanging(), 0.01)  # type: ignore[arg-type]
+    Hanging.over.set()
+    assert report.failed
+    assert "did not stop" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_a_card_launched_is_listed_by_what_it_took() -> None:
+    from types import SimpleNamespace
+
+    from bench.higgs_kernels import listed
+
+    ran = [SimpleNamespace(key=key, count=n, self_device_time_total=us) for key, n, us in
+           (("norm", 114, 228.0), ("gemv", 226, 3000.0), ("on the host", 7, 0.0))]  # fmt: skip
+    assert listed(ran, 2) == [
+        "a row of one stream launched 170 kernels, which ran for 1.61 ms",
+        "  1500.0 us a row: 113 times gemv",
+        "   114.0 us a row: 57 times norm",
+    ]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "abacus"])
+def test_a_card_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    from bench import gpu
+
+    monkeypatch.setattr("sys.argv", ["gpu", "--tiny", "--device", device])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu.main()
 
 
 def test_the_real_size_wants_a_card(monkeypatch: pytest.MonkeyPatch) -> None:

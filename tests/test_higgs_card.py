@@ -4,6 +4,7 @@
 The device "meta" stands for the card: like it, it is not the host, so that what mixes both or asks for a value fails.
 All of `tests/test_higgs_*.py` runs on a card with PARLEY_TEST_DEVICE=cuda, then through captured graphs."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from server.pipelines.tts._higgs.reading import Part, Reader
 from server.pipelines.tts._higgs.slots import Slots
 from server.pipelines.tts._higgs.step import Step
 from tests.higgs import tiny
-from tests.higgs.stage import Stage, drawn, loaded, prompts
+from tests.higgs.stage import GREEDY, Stage, drawn, loaded, prompts
 
 CARD = torch.device("meta")
 TEXTS = ["Hello there.", "A second voice speaks a rather longer sentence.", "Three", "And the fourth one, at last!"]
@@ -91,6 +92,17 @@ def test_rows_and_prompts_never_leave_the_card() -> None:
             work()
 
 
+@pytest.mark.parametrize("length", [600, 601, 1023])
+def test_masks_are_as_long_as_attention_likes_them(length: int) -> None:
+    """Any other length is padded in every layer: two kernels more in each."""
+    stage = Stage(slots=2, length=length)
+    assert all(reach % 16 == 0 for reach in stage.step.slots.reaches())
+    assert max(stage.step.slots.reaches()) >= length
+    stream = stage.say("Hello there.", drawn(1), limit=30)
+    stage.run()
+    assert stage.as_alone(stream)
+
+
 def test_contexts_are_copied_and_cropped_on_the_card() -> None:
     step, _ = _on_a_card()
     with _only_on(CARD), torch.inference_mode():
@@ -127,8 +139,10 @@ def test_what_would_wait_for_a_card_is_seen_here(work: Callable[[Any], object]) 
 def _lasting(stage: Stage) -> dict[str, Any]:
     """Every tensor that a captured graph knows by its address."""
     step, state = stage.step, stage.step.state
-    kept = {"kv": step.slots.kv, "positions": step.positions, "active": step.active}
+    kept = {"kv": step.slots.kv, "active": step.active}
     kept |= {f"state.{name}": value for name, value in vars(state).items()}
+    kept |= {f"fused {n}.{name}": getattr(x, name) for n, x in enumerate(step.layers.all) for name in ("qkv", "gates")}
+    kept["angles"] = step.layers._angles
     kept |= {f"buffer {size}.{i}": t for size, pair in stage.reader._buffers.items() for i, t in enumerate(pair)}
     return kept | {f"model.{n}": t for n, t in [*step.model.named_parameters(), *step.model.named_buffers()]}
 
@@ -166,7 +180,7 @@ def test_what_is_captured_writes_only_what_it_should() -> None:
                 written.add(names.get(value.untyped_storage().data_ptr(), ""))
 
     for works, wanted in (
-        (stage.step.works(), {"kv", "positions", "state.row", "state.past", "state._integers"}),
+        (stage.step.works(), {"kv", "state.moving", "state.past"}),
         (stage.reader.works(), {"kv"}),
     ):
         written.clear()
@@ -198,7 +212,22 @@ def test_every_size_is_compiled_and_none_falls_back_unseen() -> None:
     made = CompileCounter()
     try:
         assert stage.step.compile(made) == ""
-        assert made.frame_count == len(stage.step.works()) == 12
+        assert made.frame_count == 2 * len(stage.step.sizes) == 6
+        for work in stage.step.works().values():
+            work()
+        assert made.frame_count == 6, "how far a row looks is nothing to what was compiled"
+    finally:
+        torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="inductor wants a C++ compiler")
+def test_what_inductor_makes_is_the_same() -> None:
+    stage = Stage(slots=2, captured=False)
+    try:
+        assert stage.step.compile() == ""
+        streams = [stage.say(text, how, limit=20) for text, how in zip(TEXTS, (GREEDY, drawn(1)), strict=False)]
+        stage.run()
+        assert all(stage.as_alone(stream) for stream in streams)
     finally:
         torch._dynamo.reset()
 

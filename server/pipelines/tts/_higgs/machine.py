@@ -117,6 +117,8 @@ class Machine:
         self.graphs = Graphs(self.device, options.step != "eager")
         self.step = Step(model, slots, self.graphs)
         self.reader = Reader(model, slots, self.graphs, self.prompts.audio_id)
+        if self.device.type == "cuda":  # the weights as they lay before they were fused
+            torch.cuda.empty_cache()
         self.clock = Clock(self.step.sizes, options.headroom)
         self.keeping = Keeping(slots, Prefixes(self._keep_bytes()), self.prompts.audio_id)
         self.scheduler = Scheduler(

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from server.pipelines.tts._higgs.attention import Pieces
 from server.pipelines.tts._higgs.clock import LARGEST
 from server.pipelines.tts._higgs.delay import BOOKS, Codes
 from server.pipelines.tts._higgs.graphs import Graphs, Work, settle
+from server.pipelines.tts._higgs.layers import Layers, embedded, normal
 from server.pipelines.tts._higgs.slots import Slots
 
 SHORT = 64  # tokens: pieces up to this length are read together
@@ -36,6 +39,7 @@ class Reader:
 
     def __init__(self, model: Any, slots: Slots, graphs: Graphs, audio_id: int) -> None:
         self._model, self._slots, self._graphs, self._audio_id = model.model, slots, graphs, audio_id
+        self._layers = Layers(model.model, slots.places)
         self._device = slots.kv.device
         sizes = [(1, LONG), (TOGETHER, SHORT), (1, SHORT)] if graphs.enabled else []
         self._buffers = {size: self._buffer(*size) for size in sizes}
@@ -82,18 +86,13 @@ class Reader:
     @torch.inference_mode()
     def _forward(self, tokens: Tensor, slots: Tensor, reach: int) -> None:
         """Write the KV of `tokens` [n, length, 10] to `slots` [n], looking at `reach` positions."""
-        model, positions, ids, codes = self._model, tokens[..., 0], tokens[..., 1], tokens[..., 2:]
-        sound = (ids == self._audio_id)[..., None]
-        hidden = torch.where(sound, model.embed_audio_tokens(codes), model.embed_tokens(ids))
-        looked = (torch.arange(reach, device=tokens.device) <= positions[..., None])[:, None]
-        cache = self._slots.pieces(slots, positions, reach)
-        turned = model.rotary_emb(hidden, positions)
-        for layer in model.layers:
-            normal = torch.where(sound, layer.audio_input_layernorm(hidden), layer.input_layernorm(hidden))
-            attended, _ = layer.self_attn(
-                hidden_states=normal, attention_mask=looked, position_embeddings=turned, past_key_values=cache
-            )
-            hidden = hidden + attended
-            text = layer.mlp(layer.post_attention_layernorm(hidden))
-            spoken = layer.audio_mlp(layer.audio_post_attention_layernorm(hidden))
-            hidden = hidden + torch.where(sound, spoken, text)
+        model, positions, ids, codes = self._model, tokens[..., 0], tokens[..., 1].flatten(), tokens[..., 2:]
+        sound = (ids == self._audio_id)[:, None]
+        hidden = torch.where(sound, embedded(model, codes.flatten(0, 1)), model.embed_tokens(ids))
+        turns, seen = self._layers.angles(positions.flatten()), Pieces(self._slots, slots, positions, reach)
+        for layer in self._layers.all:
+            text = layer.module
+            looking = torch.where(sound, normal(hidden, layer.before), normal(hidden, text.input_layernorm))
+            self._layers.attend(hidden, looking, turns, layer, seen)
+            spoken = functional.linear(self._layers.gated(hidden, layer), layer.down)
+            hidden += torch.where(sound, spoken, text.mlp(normal(hidden, text.post_attention_layernorm)))

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from server.pipelines.tts._higgs.attention import Batch
 from server.pipelines.tts._higgs.delay import BOOKS, Codes
 from server.pipelines.tts._higgs.graphs import Graphs, Work, first_line, settle
-from server.pipelines.tts._higgs.sampler import CODES, Sampling, State, draw
+from server.pipelines.tts._higgs.layers import Layers
+from server.pipelines.tts._higgs.sampler import Sampling, State, draw
 from server.pipelines.tts._higgs.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -33,23 +36,20 @@ class Step:
         self.sizes = buckets(slots.count)
         self.device = slots.kv.device
         self.state = State(slots.count, self.device)
-        self.positions = torch.zeros(slots.count, dtype=torch.int64, device=self.device)
         self.active = torch.zeros(slots.count, dtype=torch.bool, device=self.device)
         self._was_active: tuple[int, ...] = ()
-        self._host = torch.zeros(slots.count, BOOKS, dtype=torch.int64, pin_memory=self.device.type == "cuda")
-        self._forward = model.model
+        self._host = torch.zeros(self.state.moving.shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        self.layers = Layers(model.model, slots.places)
         self._graphs = graphs
 
     def begin(self, slot: int, position: int, how: Sampling, rows: Codes) -> None:
         """The prompt in `slot` ends before `position`; what follows is an utterance of which `rows` are made."""
-        self.state.begin(slot, how, rows)
-        self.positions[slot] = position
+        self.state.begin(slot, how, rows, position)
 
     def move(self, source: int, target: int, length: int) -> None:
         """The stream of one slot, `length` tokens long, goes on in another."""
         self.slots.move(source, target, length)
         self.state.move(source, target)
-        self.positions[target].copy_(self.positions[source])
 
     @torch.inference_mode()
     def rows(self, running: Sequence[int], length: int) -> Codes:
@@ -62,9 +62,9 @@ class Step:
     def _batch(self, count: int, reach: int) -> Codes:
         """A row of the first `count` slots, on the host: the one transfer and the one wait there is."""
         self._graphs.run(("row", count, reach), lambda: self._row(count, reach))
-        self._host[:count].copy_(self.state.row[:count], non_blocking=True)
+        self._host[:count].copy_(self.state.moving[:count], non_blocking=True)  # whole: a part would be gathered first
         settle(self.device)
-        return np.asarray(self._host.numpy())
+        return np.asarray(self._host[:, :BOOKS].numpy())
 
     def _activate(self, running: tuple[int, ...]) -> None:
         if running != self._was_active:
@@ -77,18 +77,13 @@ class Step:
     def _row(self, count: int, reach: int) -> None:
         """Read the last row of each of the first `count` slots, draw the next."""
         active = self.active[:count]
-        positions = torch.where(active, self.positions[:count], self.slots.length)
-        looked = torch.arange(reach, device=self.device) <= positions[:, None]
-        hidden = self._forward(
-            audio_input_ids=self.state.row[:count, None],
-            position_ids=positions[:, None],
-            attention_mask=looked[:, None, None],
-            past_key_values=self.slots.batch(positions, reach),
-            use_cache=True,
-        ).last_hidden_state
-        logits = self.model.audio_lm_head(hidden[:, -1]).float().view(count, BOOKS, CODES)
-        self.state.advance(draw(logits, self.state), active)
-        self.positions[:count].add_(active)
+        positions = torch.where(active, self.state.position[:count], self.slots.scrap)
+        hidden = self.layers.read(self.state.row[:count], positions, Batch(self.slots, positions, reach))
+        self.state.advance(draw(self._logits(hidden), self.state), active)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.model.audio_lm_head(hidden).view(len(hidden), BOOKS, -1)
+        return logits
 
     def measure(self, count: int) -> float:
         """The ms that a row of `count` slots takes, at the middle reach; the best of three. No slot may be running."""
@@ -99,16 +94,17 @@ class Step:
             took.append((time.perf_counter() - since) * 1000)
         return min(took)
 
-    def compile(self, backend: str = "inductor") -> str:
-        """Have torch.compile make every size and reach, in minutes; why not, where it cannot. No slot may run."""
-        works, config = self.works(), torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, 2 * len(works))  # past it the rest would silently be eager
-        self._forward = torch.compile(self.model.model, dynamic=False, backend=backend)
+    def compile(self, backend: Any = "inductor") -> str:
+        """Have torch.compile make what lies between the layers' products, in seconds for every size; why not, where it
+        cannot. No slot may run."""
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 2 * len(self.sizes))  # past it the rest would be eager
+        self.layers.compile(backend)
         try:
-            for work in works.values():
-                work()
+            for size in self.sizes:
+                self._row(size, self.slots.reach(1))
         except RuntimeError as error:
-            self._forward = self.model.model
+            self.layers.compile(None)
             failure = f"rows could not be compiled, they run as they are: {first_line(error)}"
             log.warning(failure)
             return failure
