@@ -14,7 +14,7 @@ from typing import Any
 from server.errors import EngineUnavailable
 from server.pipelines.engines import Word
 
-CHUNK = 2400  # samples between two callbacks at least: 150 ms, made in about 1 ms
+CHUNK = 7200  # samples between two callbacks at least: with the silence before it the first has a fifth of a second of sound
 STOP, GO = -1, 0
 MISSING = "engine 'flite' needs the library {}: apt-get install libflite1"
 
