@@ -24,7 +24,9 @@ def main() -> None:
         voices={"flite": flite.create()},
     )
     set_up(settings.server.log)
-    build(settings, create_app(settings, rack)).run()
+    server = build(settings, create_app(settings, rack))
+    server.alone = True
+    server.run()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,8 +18,11 @@ LIMIT = 2048  # pieces a producer may be ahead of its reader; a full buffer make
 PATIENCE_S = 0.02  # how long a producer waits to be asked for more, before it goes on without its reader
 
 
+@dataclass(frozen=True)
 class _End:
-    """What comes after the last piece."""
+    """What comes after the last piece. `error`: it was not meant to be the last."""
+
+    error: BaseException | None = None
 
 
 _END: Final = _End()
@@ -74,8 +78,8 @@ class _Basin(Generic[T]):
             self._led = self._asked.acquire(timeout=PATIENCE_S)
         return not self._closed.is_set()
 
-    def finish(self) -> None:
-        self._post(_END)
+    def finish(self, error: BaseException | None = None) -> None:
+        self._post(_End(error))
 
     def _post(self, piece: T | _End) -> bool:
         if self._closed.is_set():
@@ -115,16 +119,18 @@ async def pour(
     def work() -> None:
         try:
             produce(basin.give)
-        finally:
+        except BaseException as error:
+            basin.finish(error)
+        else:
             basin.finish()
 
-    job = asyncio.get_running_loop().run_in_executor(executor, work)
+    job = executor.submit(work)
     try:
         while not isinstance(piece := await basin.take(), _End):
             yield piece
             basin.ask()
-        await job
+        if piece.error:
+            raise piece.error
     finally:
         basin.close()
         job.cancel()  # takes it out of the worker's queue if it has not begun
-        job.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to be told

@@ -14,7 +14,7 @@ from typing import Any
 from server.errors import EngineUnavailable
 from server.pipelines.engines import Word
 
-CHUNK = 7200  # samples between two callbacks at least: with the silence before it the first has a fifth of a second of sound
+CHUNK = 8_000  # samples between two callbacks at least: half a second, of which the first is silence for the most part
 STOP, GO = -1, 0
 MISSING = "engine 'flite' needs the library {}: apt-get install libflite1"
 
