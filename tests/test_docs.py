@@ -172,7 +172,7 @@ async def test_the_readmes_client_works_as_printed(tmp_path: Path) -> None:
 
 async def test_the_example_speaks_a_recording_and_records_the_answer(tmp_path: Path) -> None:
     (tmp_path / "question.wav").write_bytes(wav(fakes.voice("who are you"), fakes.RATE))
-    code = text("examples/client.py").replace("sys.argv[1:3]", '["question.wav", "answer.wav"]')
+    code = text("examples/client.py").replace("parse_args()", 'parse_args(["question.wav", "answer.wav"])')
     async with serving(fakes.rack(fakes.FakeLLM("Hello there. I am Ada."))) as server:
         printed = await run_program(code, server.port, tmp_path)
     assert printed.splitlines() == ["you:  who are you", "them: Hello there.", "them: I am Ada."]
