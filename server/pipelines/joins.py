@@ -74,12 +74,14 @@ def slip(old: bytes, new: bytes, reach: int) -> int:
 
 def silence_after(pcm: bytes, rate: int, floor: float) -> int:
     """Bytes of silence at the end of `pcm`, in whole windows."""
-    return _quiet(_wave(pcm)[::-1], rate, floor)
+    edge = _wave(pcm[-_window(rate) * SAMPLE :])
+    return 0 if _sounds(edge, rate, floor) else _quiet(_wave(pcm)[::-1], rate, floor)
 
 
 def silence_before(pcm: bytes, rate: int, floor: float) -> int:
     """Bytes of silence at the beginning of `pcm`, in whole windows."""
-    return _quiet(_wave(pcm), rate, floor)
+    edge = _wave(pcm[: _window(rate) * SAMPLE])
+    return 0 if _sounds(edge, rate, floor) else _quiet(_wave(pcm), rate, floor)
 
 
 class Joiner:
@@ -184,11 +186,17 @@ def _laid_over(old: bytes, new: bytes, again: int, reach: int) -> bytes:
     )
 
 
+def _window(rate: int) -> int:
+    return max(1, rate * WINDOW_MS // 1000)
+
+
+def _sounds(edge: Wave, rate: int, floor: float) -> bool:
+    """Whether what begins (or ends) with this window sounds at once, as it mostly does: then no more is looked at."""
+    return len(edge) < _window(rate) or bool(edge @ edge >= len(edge) * floor**2)
+
+
 def _quiet(wave: Wave, rate: int, floor: float) -> int:
-    window = max(1, rate * WINDOW_MS // 1000)
-    first = wave[:window]
-    if len(first) < window or first @ first >= window * floor**2:
-        return 0  # it sounds at once: as it mostly does
+    window = _window(rate)
     whole = wave[: len(wave) // window * window].reshape(-1, window)
     loud = np.flatnonzero((whole**2).mean(axis=1) >= floor**2)
     return int(loud[0] if len(loud) else len(whole)) * window * SAMPLE

@@ -14,6 +14,7 @@ from server.pipelines.boundaries import Verdict, has_words, judge, judge_clause,
 from server.pipelines.engines import Speaker, Speech, Word
 from server.pipelines.joins import Joiner, Seams
 from server.pipelines.sentences import Splitter
+from server.pipelines.tts._pieces import later
 
 FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
 LONGEST_OVERLAP_MS = 80.0
@@ -102,7 +103,7 @@ class Narrator:
             words: list[Word] = []
             async with aclosing(self._speaker.speak(sentence)) as pieces:
                 while piece := await self._turn(pieces):
-                    words += (replace(w, start=w.start + offset, end=w.end + offset) for w in piece.words)
+                    words += later(piece, offset, 0).words
                     if speech := self._given(self._joiner.push(piece.pcm), words):
                         yield speech
                         await asyncio.sleep(0)  # an engine far ahead never makes us wait, and so would nobody else run

@@ -63,7 +63,7 @@ class _Basin(Generic[T]):
         self._room = threading.Semaphore(limit)
         self._asked = threading.Semaphore(0)
         self._led = True  # its reader keeps asking
-        self._closed = threading.Event()
+        self._closed = False
 
     def give(self, piece: T) -> bool:
         """From the thread: add `piece`, waiting for room, and for the reader to ask for the next one. False once nobody
@@ -76,19 +76,19 @@ class _Basin(Generic[T]):
     def _wanted(self) -> bool:
         if self._led:
             self._led = self._asked.acquire(timeout=PATIENCE_S)
-        return not self._closed.is_set()
+        return not self._closed
 
     def finish(self, error: BaseException | None = None) -> None:
         self._post(_End(error))
 
     def _post(self, piece: T | _End) -> bool:
-        if self._closed.is_set():
+        if self._closed:
             return False
         try:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
         except RuntimeError:  # the loop is closed
-            self._closed.set()
-        return not self._closed.is_set()
+            self._closed = True
+        return not self._closed
 
     async def take(self) -> T | _End:
         piece = await self._pieces.get()
@@ -99,7 +99,7 @@ class _Basin(Generic[T]):
         self._asked.release()
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed = True
         self._asked.release()
         self._room.release()  # a producer that waits for either learns of it
 

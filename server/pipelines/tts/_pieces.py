@@ -12,9 +12,14 @@ _QUIET = frozenset(".,;:!?'\"()-–—…’“”")
 _ENDS = (re.compile(r"[.!?…。！？]+[\"'”’)]*\s+"), re.compile(r"[,;:—、，；：]\s*"), re.compile(r"\s+"))
 
 
+COSTLIEST = 12  # letters that one character may sound like
+
+
 def pieces(text: str, limit: int) -> list[tuple[int, str]]:
     """`text` cut at the end of a sentence, else of a clause, else of a word, else anywhere, into pieces that take about
     as long to say as `limit` letters. One that is short enough stays whole. `(offset, piece)` each, in order."""
+    if len(text) * COSTLIEST <= limit:
+        return [(0, text)] if text else []
     cut: list[tuple[int, str]] = []
     start = 0
     while start < len(text):
@@ -45,7 +50,7 @@ def _cost(char: str) -> int:
         return 6
     if char.isalpha():
         return 1 if char < "\u2e80" else 4  # an ideograph is a syllable
-    return 1 if char.isspace() or char in _QUIET else 12
+    return 1 if char.isspace() or char in _QUIET else COSTLIEST
 
 
 def _boundary(text: str, start: int, end: int) -> int:

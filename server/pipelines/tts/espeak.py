@@ -133,16 +133,26 @@ class EspeakSpeaker:
         return None
 
 
+class _Audible(dict[int, str | int]):
+    """Every character as it is to be said, worked out once: nothing, where espeak would read out its name."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        category = unicodedata.category(char)
+        silent = category in ("Cc", "Cf", "Cs", "Co", "Cn") or (category in ("So", "Sk", "Mn") and char > "\u2190")
+        self[code] = said = " " if silent else char
+        return said
+
+
+_AUDIBLE = _Audible()
+
+
 def without_pictures(text: str) -> str:
-    """`text` with a space for each emoji, arrow and control character, which espeak would read out by its name."""
-    return "".join(" " if _silent(c) else c for c in text)
+    """`text` with a space for each emoji, arrow and control character."""
+    return text.translate(_AUDIBLE)
 
 
-def _silent(char: str) -> bool:
-    category = unicodedata.category(char)
-    return category in ("Cc", "Cf", "Cs", "Co", "Cn") or (category in ("So", "Sk", "Mn") and char > "\u2190")
-
-
+@functools.cache
 def _identifier(name: str, variant: str) -> str:
     data = espeakng_loader.get_data_path()
     languages = _catalogue.languages(data)
