@@ -1,5 +1,7 @@
 """A reply begins with its first sound, and its words are where they sound."""
 
+import gc
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -74,6 +76,20 @@ async def test_a_long_silence_is_meant():
 async def test_nothing_is_held_of_what_sounds_at_once():
     speaker = Scripted(Speech(tone(5), (Word(0, 2, 0, 5),)), Speech(tone(100)))
     assert await said(Opening(speaker, RATE)) == list(speaker.pieces)
+
+
+async def test_whoever_is_cut_off_leaves_no_generator_behind():
+    left: list[object] = []
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=left.append)
+    try:
+        async with aclosing(Opening(Scripted(*[Speech(tone(50))] * 3), RATE).speak("Hello.")) as speech:
+            await anext(speech)
+        del speech
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*before)
+    assert left == []
 
 
 async def test_flite_is_heard_a_fifth_of_a_second_sooner():

@@ -20,8 +20,11 @@ class Opening:
 
     async def speak(self, text: str) -> AsyncGenerator[Speech, None]:
         first, self._first = self._first, False
-        async with aclosing(self._speaker.speak(text)) as speech:
-            async for piece in opened(speech, self._rate) if first else speech:
+        async with (
+            aclosing(self._speaker.speak(text)) as speech,
+            aclosing(opened(speech, self._rate) if first else speech) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def close(self) -> None:
