@@ -3,22 +3,22 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import pytest
 
 from server.pipelines import threads
+from server.pipelines.crew import Worker
 from server.pipelines.threads import pour, pull
 
 
 @pytest.fixture
-def worker() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as executor:
+def worker() -> Iterator[Worker]:
+    with Worker("worker") as executor:
         yield executor
 
 
-async def at_rest(worker: ThreadPoolExecutor) -> None:
+async def at_rest(worker: Worker) -> None:
     """Wait until the worker has done all it was given."""
     await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(worker, lambda: None), 5)
 
@@ -49,11 +49,11 @@ class Engine:
             self.closed = True
 
 
-async def test_pull_takes_everything_in_order(worker: ThreadPoolExecutor) -> None:
+async def test_pull_takes_everything_in_order(worker: Worker) -> None:
     assert [n async for n in pull(Engine(5).generate, worker)] == [0, 1, 2, 3, 4]
 
 
-async def test_pull_makes_nothing_ahead(worker: ThreadPoolExecutor) -> None:
+async def test_pull_makes_nothing_ahead(worker: Worker) -> None:
     engine = Engine()
     async with aclosing(pull(engine.generate, worker)) as stream:
         assert await anext(stream) == 0
@@ -61,7 +61,7 @@ async def test_pull_makes_nothing_ahead(worker: ThreadPoolExecutor) -> None:
         assert engine.made == [0]
 
 
-async def test_a_closed_pull_stops_the_engine_and_frees_the_worker(worker: ThreadPoolExecutor) -> None:
+async def test_a_closed_pull_stops_the_engine_and_frees_the_worker(worker: Worker) -> None:
     engine, following = Engine(), Engine(3)
     async with aclosing(pull(engine.generate, worker)) as stream:
         await anext(stream)
@@ -70,7 +70,7 @@ async def test_a_closed_pull_stops_the_engine_and_frees_the_worker(worker: Threa
     assert engine.closed
 
 
-async def test_a_cancelled_pull_stops_after_the_piece_in_flight(worker: ThreadPoolExecutor) -> None:
+async def test_a_cancelled_pull_stops_after_the_piece_in_flight(worker: Worker) -> None:
     begun, finish = threading.Event(), threading.Event()
     made, closed = [], threading.Event()
 
@@ -100,7 +100,7 @@ async def test_a_cancelled_pull_stops_after_the_piece_in_flight(worker: ThreadPo
     assert closed.is_set()
 
 
-async def test_pulls_that_share_a_worker_take_turns(worker: ThreadPoolExecutor) -> None:
+async def test_pulls_that_share_a_worker_take_turns(worker: Worker) -> None:
     order: list[str] = []
 
     def spell(letter: str) -> Iterator[None]:
@@ -116,7 +116,7 @@ async def test_pulls_that_share_a_worker_take_turns(worker: ThreadPoolExecutor) 
     assert "".join(order) == "ababab"
 
 
-async def test_pull_raises_what_the_engine_raises(worker: ThreadPoolExecutor) -> None:
+async def test_pull_raises_what_the_engine_raises(worker: Worker) -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise LookupError("no such phone")
@@ -126,13 +126,11 @@ async def test_pull_raises_what_the_engine_raises(worker: ThreadPoolExecutor) ->
     await at_rest(worker)
 
 
-async def test_pour_takes_everything_in_order(worker: ThreadPoolExecutor) -> None:
+async def test_pour_takes_everything_in_order(worker: Worker) -> None:
     assert [n async for n in pour(Engine(5).produce, worker)] == [0, 1, 2, 3, 4]
 
 
-async def test_a_pour_makes_a_piece_when_it_is_asked_for(
-    worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pour_makes_a_piece_when_it_is_asked_for(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "PATIENCE_S", 10.0)
     engine = Engine(3)
     async with aclosing(pour(engine.produce, worker)) as stream:
@@ -143,7 +141,7 @@ async def test_a_pour_makes_a_piece_when_it_is_asked_for(
 
 
 async def test_a_pour_that_is_closed_while_its_engine_waits_to_be_asked(
-    worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "PATIENCE_S", 20.0)
     engine = Engine()
@@ -153,7 +151,7 @@ async def test_a_pour_that_is_closed_while_its_engine_waits_to_be_asked(
     assert engine.made == [0]
 
 
-async def test_pour_finishes_without_its_reader(worker: ThreadPoolExecutor) -> None:
+async def test_pour_finishes_without_its_reader(worker: Worker) -> None:
     engine = Engine(50)
     async with aclosing(pour(engine.produce, worker)) as stream:
         await anext(stream)
@@ -162,7 +160,7 @@ async def test_pour_finishes_without_its_reader(worker: ThreadPoolExecutor) -> N
         assert len([n async for n in stream]) == 49
 
 
-async def test_pour_waits_where_its_buffer_is_full(worker: ThreadPoolExecutor) -> None:
+async def test_pour_waits_where_its_buffer_is_full(worker: Worker) -> None:
     taken = 0
     leads: list[int] = []
     full = threading.Event()
@@ -182,7 +180,7 @@ async def test_pour_waits_where_its_buffer_is_full(worker: ThreadPoolExecutor) -
     assert max(leads) <= 5  # four in the buffer, one in the reader's hands
 
 
-async def test_a_closed_pour_stops_the_engine_and_frees_the_worker(worker: ThreadPoolExecutor) -> None:
+async def test_a_closed_pour_stops_the_engine_and_frees_the_worker(worker: Worker) -> None:
     engine, following = Engine(100_000), Engine(3)
     async with aclosing(pour(engine.produce, worker, limit=10)) as stream:
         await anext(stream)
@@ -191,7 +189,7 @@ async def test_a_closed_pour_stops_the_engine_and_frees_the_worker(worker: Threa
     assert len(engine.made) < 100
 
 
-async def test_a_pour_that_is_closed_while_its_engine_waits_for_room(worker: ThreadPoolExecutor) -> None:
+async def test_a_pour_that_is_closed_while_its_engine_waits_for_room(worker: Worker) -> None:
     full = threading.Event()
 
     def produce(give: Callable[[int], bool]) -> None:
@@ -207,7 +205,7 @@ async def test_a_pour_that_is_closed_while_its_engine_waits_for_room(worker: Thr
     await at_rest(worker)
 
 
-async def test_a_pour_closed_before_its_turn_never_runs(worker: ThreadPoolExecutor) -> None:
+async def test_a_pour_closed_before_its_turn_never_runs(worker: Worker) -> None:
     free = threading.Event()
     busy = worker.submit(free.wait, 10)
     engine = Engine()
@@ -221,7 +219,7 @@ async def test_a_pour_closed_before_its_turn_never_runs(worker: ThreadPoolExecut
     assert engine.made == []
 
 
-async def test_pour_raises_what_the_engine_raises_after_what_it_made(worker: ThreadPoolExecutor) -> None:
+async def test_pour_raises_what_the_engine_raises_after_what_it_made(worker: Worker) -> None:
     def produce(give: Callable[[int], bool]) -> None:
         give(1)
         raise LookupError("no such phone")

@@ -12,6 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from server.pipelines.crew import Worker
+
 T = TypeVar("T")
 
 LIMIT = 2048  # pieces a producer may be ahead of its reader; a full buffer makes the producer wait
@@ -57,8 +59,9 @@ def _close(source: list[Iterator[T]]) -> None:
 class _Basin(Generic[T]):
     """A bounded buffer filled by one thread and emptied by the loop."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, worker: Worker) -> None:
         self._loop = asyncio.get_running_loop()
+        self._worker = worker
         self._pieces: asyncio.Queue[T | _End] = asyncio.Queue()
         self._room = threading.Semaphore(limit)
         self._asked = threading.Semaphore(0)
@@ -71,14 +74,19 @@ class _Basin(Generic[T]):
         while not self._room.acquire(timeout=1):
             if self._loop.is_closed():  # whoever read was never closed: let the thread end all the same
                 return False
+        if self._led:
+            self._worker.rise()
         return self._post(piece) and self._wanted()
 
     def _wanted(self) -> bool:
         if self._led:
             self._led = self._asked.acquire(timeout=PATIENCE_S)
+            if not self._led:
+                self._worker.sit()
         return not self._closed
 
     def finish(self, error: BaseException | None = None) -> None:
+        self._worker.rise()
         self._post(_End(error))
 
     def _post(self, piece: T | _End) -> bool:
@@ -96,6 +104,8 @@ class _Basin(Generic[T]):
         return piece
 
     def ask(self) -> None:
+        if self._led:
+            self._worker.sit()
         self._asked.release()
 
     def close(self) -> None:
@@ -105,16 +115,16 @@ class _Basin(Generic[T]):
 
 
 async def pour(
-    produce: Callable[[Callable[[T], bool]], None], executor: Executor, limit: int = LIMIT
+    produce: Callable[[Callable[[T], bool]], None], worker: Worker, limit: int = LIMIT
 ) -> AsyncGenerator[T, None]:
-    """What `produce(give)` hands to `give`, for engines that call back with what they make, on a worker of `executor`.
+    """What `produce(give)` hands to `give` on the thread of `worker`, for engines that call back with what they make.
 
     While its reader keeps asking, a piece is made when it is asked for: so those who take turns at an engine take turns
     at the processor, too, and the loop has the interpreter's lock as soon as there is something to send. A reader who
     pauses keeps no worker: the rest is made ahead of him, until it is `limit` pieces; then `give` waits.
 
     `give` returns False once nobody reads any more; `produce` must then return. Raises what `produce` raises."""
-    basin: _Basin[T] = _Basin(limit)
+    basin: _Basin[T] = _Basin(limit, worker)
 
     def work() -> None:
         try:
@@ -124,7 +134,8 @@ async def pour(
         else:
             basin.finish()
 
-    job = executor.submit(work)
+    worker.sit()
+    job = worker.submit(work)
     try:
         while not isinstance(piece := await basin.take(), _End):
             yield piece
@@ -133,4 +144,5 @@ async def pour(
             raise piece.error
     finally:
         basin.close()
-        job.cancel()  # takes it out of the worker's queue if it has not begun
+        if job.cancel():  # it had not begun
+            worker.rise()

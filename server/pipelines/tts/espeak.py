@@ -5,11 +5,9 @@ Library: espeak-ng 1.52 (GPL-3) out of the package `espeakng-loader`. It streams
 
 import asyncio
 import functools
-import itertools
 import tempfile
 import unicodedata
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import espeakng_loader
 
 from server.audio import SAMPLE
 from server.errors import TTSError
+from server.pipelines.crew import CORES, Crew, Worker
 from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pour
 from server.pipelines.tts import _catalogue
@@ -26,7 +25,6 @@ from server.pipelines.tts._options import number, one_of
 from server.pipelines.tts._pieces import later, pieces, speakable
 
 PIECE = 300  # letters in one call of the library: about 20 s of speech, 0.9 MB
-_Worker = tuple[Copy, ThreadPoolExecutor]
 
 
 def create(voice: str = "en-us", variant: str = "", rate: float = 175, workers: Count = 8) -> "Espeak":
@@ -43,8 +41,7 @@ class Espeak:
         self._voice = voice
         self._options = options
         self._size = workers
-        self._workers: list[_Worker] = []
-        self._turns: Iterator[_Worker] = iter(())
+        self._crew = Crew[Copy]()
         self._manner(Voice(name=voice))  # says at once what is wrong with the configuration
 
     async def start(self) -> None:
@@ -56,26 +53,24 @@ class Espeak:
         except BaseException:
             await self.stop()
             raise
-        self._turns = itertools.cycle(self._workers)
 
     async def _hire(self, copy: Copy) -> None:
-        thread = ThreadPoolExecutor(1, "espeak")
-        self._workers.append((copy, thread))
+        thread = Worker("espeak", CORES)
+        self._crew.add(copy, thread)
         run = asyncio.get_running_loop().run_in_executor
         await run(thread, copy.load)
         await run(thread, copy.say, "Hello.", self._manner(Voice()), lambda speech: True)
 
     async def stop(self) -> None:
-        workers, self._workers, self._turns = self._workers, [], iter(())
         run = asyncio.get_running_loop().run_in_executor
-        for copy, thread in workers:
+        for copy, thread in self._crew.leave():
             await run(thread, copy.close)
             thread.shutdown(wait=False)
 
-    def worker(self) -> _Worker:
+    def worker(self) -> tuple[Copy, Worker]:
         """Whose turn it is. Raises `TTSError` where the engine is not running."""
-        if worker := next(self._turns, None):
-            return worker
+        if member := self._crew.next():
+            return member
         raise TTSError("engine 'espeak' is not started")
 
     def voices(self) -> Sequence[str]:

@@ -7,12 +7,12 @@ import asyncio
 import functools
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from server.audio import SAMPLE, Resampler
 from server.errors import TTSError
+from server.pipelines.crew import CORES, Crew, Worker
 from server.pipelines.engines import Count, Speech, Voice, Word
 from server.pipelines.threads import pour
 from server.pipelines.tts import _libflite
@@ -60,23 +60,23 @@ class Flite:
     def __init__(self, voice: str, workers: int) -> None:
         self._voice = one_of("flite", "voice", voice, NAMES)
         self._size = workers
-        self._executor: ThreadPoolExecutor | None = None
+        self._crew = Crew[None]()
         _libflite.library()
 
     async def start(self) -> None:
-        self._executor = ThreadPoolExecutor(self._size, "flite")
+        for _ in range(self._size):
+            self._crew.add(None, Worker("flite", CORES))
         warm = asyncio.get_running_loop().run_in_executor
-        await warm(self._executor, say, "Hello.", Manner(self._voice), lambda speech: True)
+        await warm(self.worker(), say, "Hello.", Manner(self._voice), lambda speech: True)
 
     async def stop(self) -> None:
-        if self._executor:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        for _, worker in self._crew.leave():
+            worker.shutdown(wait=False, cancel_futures=True)
 
-    def workers(self) -> ThreadPoolExecutor:
+    def worker(self) -> Worker:
         """Raises `TTSError` where the engine is not running."""
-        if self._executor:
-            return self._executor
+        if member := self._crew.next():
+            return member[1]
         raise TTSError("engine 'flite' is not started")
 
     def voices(self) -> Sequence[str]:
@@ -100,7 +100,7 @@ class FliteSpeaker:
         spoken = 0  # bytes
         for offset, piece in pieces(text, PIECE):
             before = spoken / SAMPLE / RATE * 1000
-            async with aclosing(pour(functools.partial(say, piece, self._manner), self._engine.workers())) as made:
+            async with aclosing(pour(functools.partial(say, piece, self._manner), self._engine.worker())) as made:
                 async for speech in made:
                     spoken += len(speech.pcm)
                     yield later(speech, offset, before)

@@ -10,13 +10,13 @@ import importlib
 import importlib.util
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from server.audio import Resampler, to_pcm
 from server.errors import ConfigError, EngineUnavailable, TTSError
+from server.pipelines.crew import Worker
 from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pour
 from server.pipelines.tts._options import one_of
@@ -52,14 +52,14 @@ class PocketTTS:
         self.streams = streams
         self._settings = model
         self._voice = voice
-        self._worker: ThreadPoolExecutor | None = None
+        self._worker: Worker | None = None
         self._model: Any = None
         self._names: tuple[str, ...] = ()
         self._state = functools.lru_cache(STATES)(self._condition)
 
     async def start(self) -> None:
         """Raises `EngineUnavailable` where model or voice cannot be had."""
-        self._worker = ThreadPoolExecutor(1, "pocket-tts")
+        self._worker = Worker("pocket-tts")
         try:
             await asyncio.get_running_loop().run_in_executor(self._worker, self._load)
         except BaseException:
@@ -87,7 +87,7 @@ class PocketTTS:
         self._model = None
 
     @property
-    def worker(self) -> ThreadPoolExecutor:
+    def worker(self) -> Worker:
         """Raises `TTSError` where the engine is not running."""
         if self._worker:
             return self._worker
