@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 
 class ParleyError(Exception):
-    """Anything that goes wrong in a way Parley foresaw. `code` is the machine-readable half of the message."""
+    """Anything that goes wrong in a way Parley foresaw. `code` is the machine-readable half of the message;
+    `retry_after` how many seconds later it may go better, where that is known."""
 
     code = "error"
+    retry_after: float | None = None
 
 
 class ConfigError(ParleyError):

@@ -23,7 +23,7 @@ Head = Callable[[int | None], Mapping[str, str]]  # the headers, given the body'
 
 def problem(error: ParleyError) -> JSONResponse:
     """`error` as a response, in the words of both FastAPI (`detail`) and OpenAI (`error`)."""
-    wait = getattr(error, "retry_after", None)
+    wait = error.retry_after
     return refusal(str(error), _status(error), error.code, {"Retry-After": str(math.ceil(wait))} if wait else None)
 
 

@@ -179,7 +179,7 @@ class Connection:
     def _complain(self, error: ParleyError, named: dict[str, Any]) -> None:
         ERRORS.labels(error.code).inc()
         whose = {"stream_id": named["stream_id"]} if "stream_id" in named else {}
-        wait = getattr(error, "retry_after", None)
+        wait = error.retry_after
         later = {"retry_after": wait} if wait else {}
         self._wire.tell(whose | {"error": str(error), "code": error.code} | later)
 

@@ -67,6 +67,6 @@ def refusal(error: ParleyError, tier: str, id: str) -> JSONResponse:
     """`error` for who asked."""
     told = {"error": str(error), "message": str(error), "code": error.code, "tier": tier, "requestId": id}
     headers = {"X-Request-Id": id, "Cache-Control": "no-store"}
-    if retry := getattr(error, "retry_after", None):
+    if retry := error.retry_after:
         headers["Retry-After"] = str(max(1, round(retry)))
     return JSONResponse(told, status(error), headers)
