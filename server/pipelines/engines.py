@@ -72,7 +72,7 @@ class Voice:
     name: str = ""
     engine: str = ""  # empty: the configured default
     method: Literal["preset", "description", "clone", "convert"] = "preset"
-    language: str = "en"
+    language: str = ""  # empty: that of the engine's configured voice
     speed: float = 1.0
     speaker: str = ""
     scene: str = ""

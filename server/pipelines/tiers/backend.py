@@ -136,7 +136,8 @@ class Backend:
         speaker = tts.open(voice)
         empty = True
         try:
-            for chunk in split(request.text, request.max_chars or self._max_chars, self._first_chars, voice.language):
+            most, language = request.max_chars or self._max_chars, voice.language or "en"
+            for chunk in split(request.text, most, self._first_chars, language):
                 begin, pieces = time.monotonic(), []
                 async with aclosing(speaker.speak(chunk)) as speech:
                     async for piece in speech:
