@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.errors import LimitError, ParleyError
 from server.http.streams import problem
-from server.incoming import decoded, first, without_null
+from server.incoming import decoded, first, place, said, without_null
 from server.telemetry import ERRORS
 
 BODY = 1_048_576  # bytes of one request
@@ -54,6 +54,6 @@ def guarded(allowed: Allowed) -> Callable[[Endpoint], Endpoint]:
 def _invalid(error: ValidationError) -> JSONResponse:
     """In FastAPI's words and in OpenAI's."""
     ERRORS.labels("bad_message").inc()
-    found = [{"loc": ["body", *e["loc"]], "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)]
+    found = [{"loc": ["body", *place(e)], "msg": said(e), "type": e["type"]} for e in error.errors(include_url=False)]
     told = {"message": first(error), "type": "invalid_request_error", "code": "bad_message"}
     return JSONResponse({"detail": found, "error": told}, 422)

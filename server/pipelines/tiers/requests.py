@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from server.errors import ProtocolError
+from server.pipelines.quoting import brief
 
 Format = Literal["linacodec_tokens", "pcm_16"]
 FORMATS = ("linacodec_tokens", "pcm_16")
@@ -31,7 +32,7 @@ def request(body: Any, longest: int) -> Request:
     if not isinstance(fields, Mapping):
         raise ProtocolError('a JSON object is needed: {"text", "voice", "stream", "output_format"}')
     if strange := sorted(set(fields) - KNOWN):
-        raise ProtocolError(f"{strange[0]}: unknown; there are {', '.join(sorted(KNOWN))}")
+        raise ProtocolError(f"{brief(strange[0])}: unknown; there are {', '.join(sorted(KNOWN))}")
     format = fields.get("output_format", "linacodec_tokens")
     if format not in FORMATS:
         raise ProtocolError(f"output_format: one of {', '.join(FORMATS)}")

@@ -14,6 +14,7 @@ from pydantic import Field
 from server.audio import size
 from server.errors import ConfigError, TTSError
 from server.pipelines.engines import Count, Seconds, Speech, Voice
+from server.pipelines.quoting import quoted
 from server.pipelines.tts._ahead import ahead
 from server.pipelines.tts._http_errors import failure, refusal
 from server.pipelines.tts._options import number
@@ -172,7 +173,7 @@ def _manner(voice: Voice) -> str:
 def _extra(voice: Voice) -> dict[str, Any]:
     extra = voice.options.get("extra", {})
     if not isinstance(extra, Mapping):
-        raise ConfigError(f"voice.options.extra = {extra!r} is no table of fields")
+        raise ConfigError(f"voice.options.extra = {quoted(extra)} is no table of fields")
     return dict(extra)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.errors import ConfigError
 from server.pipelines.engines import Voice
+from server.pipelines.quoting import quoted
 from server.pipelines.tts._higgs import reference
 from server.pipelines.tts._higgs.prompt import ROOM, Scene
 from server.pipelines.tts._higgs.sampler import WINDOW, Sampling
@@ -85,7 +86,7 @@ def _preset(name: str, recorded: Mapping[str, Path]) -> tuple[Path | None, str, 
             raise ConfigError(f"{written} is missing: write down what is said in {recorded[name].name}")
         return recorded[name], written.read_text(), ""
     if name not in DESCRIBED:
-        raise ConfigError(f"voice.name = {name!r} is no preset; there are: {', '.join([*recorded, *DESCRIBED])}")
+        raise ConfigError(f"voice.name = {quoted(name)} is no preset; there are: {', '.join([*recorded, *DESCRIBED])}")
     return None, "", DESCRIBED[name]
 
 
