@@ -67,8 +67,11 @@ class Rack:
         """A speaker for `voice` in a conversation, and its rate in Hz. Raises `ConfigError` for a voice that does not
         exist."""
         tts = self.voiced(voice)
-        admission = self.admissions[voice.engine or _name(self._default)]
-        return Counted(tts.open(voice), admission), tts.rate
+        return Counted(tts.open(voice), self.admission(voice)), tts.rate
+
+    def admission(self, voice: Voice) -> Admission:
+        """The queue before the engine for `voice`."""
+        return self.admissions[voice.engine or _name(self._default)]
 
     def voiced(self, voice: Voice) -> TTS:
         """The engine for `voice`, behind the codec where it asks for that. Raises `ConfigError`."""

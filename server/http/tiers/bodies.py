@@ -57,10 +57,17 @@ def status(error: ParleyError) -> int:
             return 401
         case LimitError(code="forbidden_origin"):
             return 403
-        case LimitError() | EngineBusy() | EngineUnavailable():
+        case EngineBusy():
+            return 429
+        case LimitError() | EngineUnavailable():
             return 503
         case _:
             return 500
+
+
+def full(streams: int) -> LimitError:
+    """There are as many streams as may be."""
+    return LimitError(f"{streams} streams are under way (tiers.streams)", code="engine_busy", close=1013, retry_after=2)
 
 
 def refusal(error: ParleyError, tier: str, id: str) -> JSONResponse:

@@ -38,6 +38,7 @@ class Wanted:
     stream: bool = True
     voice_options: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""  # of the request, for the logs of all tiers
+    client: str = ""  # whom to be fair to
 
 
 class Relay:
@@ -103,7 +104,9 @@ class Relay:
 
     async def _local(self, service: Service, wanted: Wanted) -> AsyncGenerator[Part, None]:
         assert self._backend is not None
-        asked = Request(wanted.text, wanted.voice, service.engine, True, "pcm_16", wanted.voice_options)
+        asked = Request(
+            wanted.text, wanted.voice, service.engine, True, "pcm_16", wanted.voice_options, client=wanted.client
+        )
         async with aclosing(self._backend.audio(asked)) as audio:
             async for piece in audio:
                 yield piece

@@ -15,7 +15,7 @@ KNOWN = {"text", "voice", "service", "engine", "stream", "output_format", "sampl
 @dataclass(frozen=True)
 class Request:
     """A text to be spoken. `voice` names a character or an engine's voice; `engine` a TTS engine (empty: the voice's
-    or the default one); `max_chars` the longest chunk (0: as configured)."""
+    or the default one); `max_chars` the longest chunk (0: as configured); `client` whom to be fair to."""
 
     text: str
     voice: str = ""
@@ -24,6 +24,7 @@ class Request:
     format: Format = "linacodec_tokens"
     voice_options: Mapping[str, Any] = field(default_factory=dict)
     max_chars: int = 0
+    client: str = ""
 
 
 def request(body: Any, longest: int) -> Request:
