@@ -84,7 +84,7 @@ def _preset(name: str, recorded: Mapping[str, Path]) -> tuple[Path | None, str, 
         written = recorded[name].with_suffix(".txt")
         if not written.is_file():
             raise ConfigError(f"{written} is missing: write down what is said in {recorded[name].name}")
-        return recorded[name], written.read_text(), ""
+        return recorded[name], written.read_text(encoding="utf-8"), ""
     if name not in DESCRIBED:
         raise ConfigError(f"voice.name = {quoted(name)} is no preset; there are: {', '.join([*recorded, *DESCRIBED])}")
     return None, "", DESCRIBED[name]
