@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from server.errors import LimitError, ParleyError
-from server.http.streams import problem
+from server.http.streams import problem, unforeseen
 from server.incoming import decoded, first, place, said, without_null
 from server.telemetry import ERRORS
 
@@ -45,6 +45,8 @@ def guarded(allowed: Allowed) -> Callable[[Endpoint], Endpoint]:
                 return _invalid(error)
             except ClientDisconnect:  # in the middle of its request
                 return Response(status_code=499)
+            except Exception as error:  # else a page would not even be let to read that something failed
+                return problem(unforeseen(error))
 
         return answer
 
