@@ -51,6 +51,8 @@ def place(what: ErrorDetails) -> list[int | str]:
 
 
 def said(what: ErrorDetails) -> str:
-    """What is wrong: pydantic's words, which may hold the client's in full."""
+    """What is wrong, in pydantic's words, but for those that name a class of ours or hold the client's own in full."""
+    if what["type"] == "model_type":
+        return "Input should be an object"
     tag = str(what.get("ctx", {}).get("tag", ""))
     return what["msg"].replace(tag, brief(tag)) if tag else what["msg"]
