@@ -6,7 +6,11 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
+from server.clients import HTTPSpeech, Refused
 from server.http import adaptive, speech
 from server.http.v1 import V1
 from server.pipelines.engines import Speech, Voice
@@ -76,3 +80,19 @@ async def test_the_tiers_tell_it_in_json_as_well(path: str) -> None:
         assert "bug" not in answer.text
         assert answer.headers["x-request-id"] == answer.json()["requestId"]
         assert answer.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize(("said", "after"), [("3", 3.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), (None, None)])
+async def test_the_client_understands_whatever_a_proxy_says_of_when_to_come_back(
+    said: str | None, after: float | None
+) -> None:
+    async def busy(request: Request) -> Response:
+        return PlainTextResponse("slow down", 503, {"Retry-After": said} if said else None)
+
+    async with (
+        serving([Route("/v1/audio/speech", busy, methods=["POST"])]) as url,
+        HTTPSpeech(url) as http,
+    ):
+        with pytest.raises(Refused, match="slow down") as refused:
+            await http.whole("Hello.")
+    assert refused.value.retry_after == after
