@@ -57,6 +57,10 @@ def status(error: ParleyError) -> int:
             return 401
         case LimitError(code="forbidden_origin"):
             return 403
+        case LimitError(code="not_found"):
+            return 404
+        case LimitError(code="method_not_allowed"):
+            return 405
         case EngineBusy():
             return 429
         case LimitError() | EngineUnavailable():
