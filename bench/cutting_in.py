@@ -242,7 +242,7 @@ def main() -> None:
         heard = run(measured(speakers(), PocketSphinx(Inline(), english=True), 1, given.only))
     print(table(heard))
     if given.list:
-        given.list.write_text(listed(heard) + "\n")
+        given.list.write_text(listed(heard) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

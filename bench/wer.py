@@ -19,7 +19,7 @@ from server.audio import frames, resample, size, to_float, to_pcm
 from server.pipelines.engines import FRAME, HEARING_RATE, Voice
 from server.pipelines.loading import load
 
-SENTENCES = (Path(__file__).parent / "sentences.txt").read_text().split("\n")[:-1]
+SENTENCES = (Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").split("\n")[:-1]
 VOICES = ("slt", "rms", "awb")
 PIECE = FRAME * 2  # bytes
 PIECE_S = FRAME / HEARING_RATE

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from server.errors import ConfigError
 from server.pipelines.engines import Voice
+from server.pipelines.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _beside(path: Path, voice: Voice) -> Voice:
 def chosen(characters: Mapping[str, Character], ids: Sequence[str]) -> list[Character]:
     """The characters with `ids`, each once. Raises `ConfigError` for one that does not exist."""
     if strange := [i for i in ids if i not in characters]:
-        raise ConfigError(f"no character {strange[0]!r}; there are: {', '.join(characters)}")
+        raise ConfigError(f"no character {quoted(strange[0])}; there are: {', '.join(characters)}")
     return [characters[i] for i in dict.fromkeys(ids)]
 
 

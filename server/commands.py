@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from server.errors import ProtocolError
+from server.incoming import first
 
 
 class _Command(BaseModel):
@@ -115,6 +116,4 @@ def command(message: object) -> Command:
     try:
         return _command.validate_python(message)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ProtocolError(f"{where or 'message'}: {first['msg']}") from None
+        raise ProtocolError(first(error)) from None

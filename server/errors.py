@@ -1,12 +1,15 @@
 """The exception tree: everything Parley raises on purpose, each with a code the client is told."""
 
+import math
 from collections.abc import Iterator
 
 
 class ParleyError(Exception):
-    """Anything that goes wrong in a way Parley foresaw. `code` is the machine-readable half of the message."""
+    """Anything that goes wrong in a way Parley foresaw. `code` is the machine-readable half of the message;
+    `retry_after` how many seconds later it may go better, where that is known."""
 
     code = "error"
+    retry_after: float | None = None
 
 
 class ConfigError(ParleyError):
@@ -94,9 +97,20 @@ class UpstreamError(EngineError):
 
     code = "upstream_failed"
 
-    def __init__(self, message: str, *, code: str | None = None, status: int = 502) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, status: int = 502, retry_after: float | None = None
+    ) -> None:
         super().__init__(message, code=code)
-        self.status = status
+        self.status, self.retry_after = status, retry_after
+
+
+def later(header: str | None) -> float | None:
+    """The seconds that a `Retry-After` says; None where it is a date, or nothing that makes sense."""
+    try:
+        wait = float(header or 0)
+    except ValueError:
+        return None
+    return wait if 0 < wait < math.inf else None
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

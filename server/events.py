@@ -1,10 +1,12 @@
 """Events: every message a conversation tells its client. Pure.
 
-Times are milliseconds.
+Times are milliseconds; only `retry_after` is seconds, as the header of that name.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from server.errors import ParleyError
 
 VERSION = 1  # of the native protocol
 
@@ -180,6 +182,12 @@ class Error(Event):
     code: str
     message: str
     fatal: bool = False
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: ParleyError, *, fatal: bool = False) -> Self:
+        wait = error.retry_after
+        return cls(error.code, str(error), fatal, round(wait, 1) if wait else None)
 
 
 @dataclass(frozen=True)

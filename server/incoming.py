@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from server.errors import ProtocolError
 from server.pipelines.halves import whole
+from server.pipelines.quoting import brief
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,4 +42,17 @@ def without_null(message: Any) -> Any:
 def first(error: ValidationError) -> str:
     """The first thing that is wrong, and where."""
     what = error.errors()[0]
-    return f"{'.'.join(map(str, what['loc'])) or 'message'}: {what['msg']}"
+    return f"{'.'.join(map(str, place(what))) or 'message'}: {said(what)}"
+
+
+def place(what: ErrorDetails) -> list[int | str]:
+    """Where it is: the names may be the client's own."""
+    return [part if isinstance(part, int) else brief(part) for part in what["loc"]]
+
+
+def said(what: ErrorDetails) -> str:
+    """What is wrong, in pydantic's words, but for those that name a class of ours or hold the client's own in full."""
+    if what["type"] == "model_type":
+        return "Input should be an object"
+    tag = str(what.get("ctx", {}).get("tag", ""))
+    return what["msg"].replace(tag, brief(tag)) if tag else what["msg"]

@@ -198,7 +198,7 @@ class Podium:
     def fail(self, error: ParleyError) -> None:
         """Tell the client of `error`."""
         self._count_error(error)
-        self.stage.outbox.tell(e.Error(error.code, str(error)))
+        self.stage.outbox.tell(e.Error.of(error))
 
     def _count_error(self, error: ParleyError) -> None:
         ERRORS.labels(error.code).inc()

@@ -10,6 +10,7 @@ from server.pipelines.admission import Admission
 from server.pipelines.counted import Counted
 from server.pipelines.engines import LLM, STT, TTS, VAD, Codec, Engine, Kind, Speaker, TurnEnd, Voice
 from server.pipelines.loading import load
+from server.pipelines.quoting import brief, quoted
 from server.pipelines.studio import at_once
 from server.pipelines.tts._revoiced import revoiced
 from server.settings import EngineSettings, Settings
@@ -59,15 +60,18 @@ class Rack:
         except KeyError:
             there = ", ".join(self._voices) or "none"
             raise ConfigError(
-                f"no voice engine {name!r}: add [voices.{name}] to the settings (there: {there})"
+                f"no voice engine {quoted(name)}: add [voices.{brief(name)}] to the settings (there: {there})"
             ) from None
 
     def open(self, voice: Voice) -> tuple[Speaker, int]:
         """A speaker for `voice` in a conversation, and its rate in Hz. Raises `ConfigError` for a voice that does not
         exist."""
         tts = self.voiced(voice)
-        admission = self.admissions[voice.engine or _name(self._default)]
-        return Counted(tts.open(voice), admission), tts.rate
+        return Counted(tts.open(voice), self.admission(voice)), tts.rate
+
+    def admission(self, voice: Voice) -> Admission:
+        """The queue before the engine for `voice`."""
+        return self.admissions[voice.engine or _name(self._default)]
 
     def voiced(self, voice: Voice) -> TTS:
         """The engine for `voice`, behind the codec where it asks for that. Raises `ConfigError`."""

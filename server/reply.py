@@ -207,7 +207,7 @@ class Reply:
 
     def _fail(self, error: EngineError) -> None:
         self._stage.on_error(error)
-        self._tell(Error(error.code, str(error)))
+        self._tell(Error.of(error))
 
     def pause(self, reason: str) -> None:
         """Hold the audio. Each reason must be resumed by itself."""

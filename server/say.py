@@ -98,9 +98,9 @@ def play(told: Told, program: str) -> None:
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         file.write(wav(told.pcm, told.rate))
         file.flush()
-        done = subprocess.run([program, *PLAYERS[program], file.name], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, *PLAYERS[program], file.name], capture_output=True, check=False)
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
         raise ConfigError(f"{program} could not play it ({reason[0]}); write a file with --out")
 
 

@@ -23,11 +23,10 @@ from server.reply import Stage
 from server.settings import Settings
 from server.telemetry import DROPPED
 from server.timeline import Timeline
-from server.turns import Ended, Stop, Told, Turn, Typed
+from server.turns import Ended, Steered, Steering, Told, Turn, Turns, Typed
 
 Write = Callable[[e.Event], Awaitable[None]]
 Received = c.Command | bytes | ProtocolError
-WAITING_TURNS = 8
 
 
 class Disconnected(Exception):
@@ -61,12 +60,10 @@ class Session:
         if tokens:
             stage = replace(stage, packing=partial(Tokens, tokens), least_lead_ms=LEAD_MS)
         self.podium = Podium(rack, cast, self.history, stage, settings.characters.instructions)
-        self._turns: asyncio.Queue[Turn] = asyncio.Queue(WAITING_TURNS)
-        self._taken: Turn | None = None  # the one that is being begun
+        self._turns = Turns()
         self.hearing = Hearing(rack, cast, settings, self.podium, clock, self._queue, self.interrupt)
-        self.input_rate = audio.input_rate
         self._over: asyncio.Future[LimitError] = asyncio.get_running_loop().create_future()
-        self._active_at = clock()
+        self.input_rate, self._active_at = audio.input_rate, clock()
 
     async def run(self, received: AsyncIterator[Received], write: Write) -> None:
         """Converse until the client leaves. Raises `LimitError` when it must end."""
@@ -152,14 +149,10 @@ class Session:
                 self.hearing.ear.commit()
             case c.UserClear():
                 await self.hearing.clear()
-            case c.ReplyInterrupt():
-                await self.interrupt("client")
-                if self._taken or not self._turns.empty():
-                    self._queue(Stop())
-            case c.ReplyPause():
-                self.podium.pause("client")
-            case c.ReplyResume():
-                self.podium.resume("client")
+            case c.ReplyInterrupt() | c.ReplyPause() | c.ReplyResume():
+                await self._steer(message)
+                if self._turns:
+                    self._queue(Steered(message))
             case c.SessionUpdate():
                 await self._update(message)
             case c.HistoryGet():
@@ -173,20 +166,27 @@ class Session:
 
     def _queue(self, turn: Turn) -> None:
         try:
-            self._turns.put_nowait(turn)
-        except asyncio.QueueFull:
-            self.podium.fail(LimitError(f"{WAITING_TURNS} turns are waiting; this one is dropped", code="busy"))
+            self._turns.put(turn)
+        except LimitError as error:
+            self.podium.fail(error)
+
+    async def _steer(self, command: Steering) -> None:
+        match command:
+            case c.ReplyInterrupt():
+                await self.interrupt("client")
+            case c.ReplyPause():
+                self.podium.pause("client")
+            case c.ReplyResume():
+                self.podium.resume("client")
 
     async def _take_turns(self) -> None:
         """Each turn in its order: its text, then its answer."""
-        while True:
-            self._taken = await self._turns.get()
+        async for turn in self._turns:
             try:
-                await self._begin(self._taken)
+                await self._begin(turn)
             except (STTError, ConfigError) as error:
                 await self.podium.discard()
                 self.podium.fail(error)
-            self._taken = None
 
     async def _begin(self, turn: Turn) -> None:
         match turn:
@@ -198,9 +198,9 @@ class Session:
             case Told(text, character, at):
                 await self.podium.say(text, self.cast.named(character), Timeline(self._clock, at))
                 self.hearing.joined()
-            case Stop():
-                await asyncio.sleep(0)  # so that the client is told of the reply that it stops
-                await self.interrupt("client")
+            case Steered(command):
+                await asyncio.sleep(0)  # so that the client is told of the reply that it steers
+                await self._steer(command)
 
     async def _take_spoken(self, ended: Ended, timeline: Timeline) -> None:
         text = await self.hearing.conclude(ended, timeline)

@@ -1,6 +1,13 @@
 """The turns that wait to be taken: spoken, typed, or a text to be said."""
 
+import asyncio
 from dataclasses import dataclass
+
+from server import commands as c
+from server.errors import LimitError
+
+WAITING = 8
+Steering = c.ReplyInterrupt | c.ReplyPause | c.ReplyResume  # what a client does with a reply
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,38 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """No turn: what was asked for before it and had not begun to sound is not to."""
+class Steered:
+    """No turn: what the client did holds for what was asked for before it, and had not begun to sound, as well."""
+
+    command: Steering
 
 
-Turn = Ended | Typed | Told | Stop
+Turn = Ended | Typed | Told | Steered
+
+
+class Turns:
+    """Those that wait, in their order; read, they are taken one at a time, and the one taken has not begun."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Turn] = asyncio.Queue(WAITING)
+        self._taken = False
+
+    def __bool__(self) -> bool:
+        """Whether one was asked for that has not begun."""
+        return self._taken or not self._waiting.empty()
+
+    def put(self, turn: Turn) -> None:
+        """Raises `LimitError` where too many wait."""
+        try:
+            self._waiting.put_nowait(turn)
+        except asyncio.QueueFull:
+            raise LimitError(f"{WAITING} turns are waiting; this one is dropped", code="busy") from None
+
+    def __aiter__(self) -> "Turns":
+        return self
+
+    async def __anext__(self) -> Turn:
+        self._taken = False
+        turn = await self._waiting.get()
+        self._taken = True
+        return turn

@@ -162,7 +162,7 @@ async def test_a_conversation_that_was_refused_can_be_asked_for_again() -> None:
         async with Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
             with pytest.raises(Refused) as refused:
                 await anext(talk)
-            assert refused.value.code == "full"
+            assert (refused.value.code, refused.value.retry_after) == ("full", 5)
             await first.__aexit__()
             while (told := await _told(talk)) == "full":
                 pass

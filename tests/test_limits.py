@@ -41,19 +41,21 @@ async def test_the_session_beyond_the_limit_is_told_1013_and_why():
             async with connected(address(server)) as three:
                 error = await three.until("error")
                 assert "server.sessions" in error["message"]
+                assert error["retry_after"] == 5
                 await three.when(lambda: three.closed)
                 assert three.closed[0] == 1013
         async with connected(address(server)) as four:
             await four.until("session.created")
 
 
-@pytest.mark.parametrize(("when", "close"), [("restart", 1012), ("starting", 1013)])
-async def test_who_comes_while_it_starts_or_shuts_down_is_told_so(when: str, close: int):
+@pytest.mark.parametrize(("when", "close", "later"), [("restart", 1012, None), ("starting", 1013, 2)])
+async def test_who_comes_while_it_starts_or_shuts_down_is_told_so(when: str, close: int, later: float | None):
     async with serving() as server:
         state = server._parley.state
         state.lobby.closing, state.rack.ready = when == "restart", when != "starting"
         async with connected(address(server)) as client:
-            assert (await client.until("error"))["code"] == when
+            error = await client.until("error")
+            assert (error["code"], error.get("retry_after")) == (when, later)
             await client.when(lambda: client.closed)
             assert client.closed[0] == close
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.errors import ConfigError
 from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.llm._numbers import said, summed, value
 from server.pipelines.llm._parts import JOKES, STORIES
@@ -174,3 +175,11 @@ def test_nothing_upsets_it(messages: list[Message]) -> None:
 def test_numbers_there_and_back(number: int) -> None:
     assert value(said(number)) == value(str(number)) == number
     assert summed(said(number), "plus", "one") == f"That makes {said(number + 1)}."
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "x"), ("delay_s", "slow"), ("delay_s", -1)])
+def test_what_is_no_number_is_a_mistake_in_the_configuration(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"\[llm\] {name}"):
+        load("llm", "eliza", {name: value})
+    with pytest.raises(ConfigError, match=r"\[llm\] seed"):
+        load("llm", "auto", {"seed": "x"})

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import pytest
 
@@ -247,8 +248,24 @@ async def test_thoughts_are_no_part_of_the_answer(thinking: dict[str, str]) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [{"prefill": "maybe"}, {"temperature": "warm"}, {"max_tokens": "x"}, {"headers": "X: y"}, {"extra_body": "[1]"}],
+    [
+        *(
+            {"prefill": "maybe"},
+            {"temperature": "warm"},
+            {"max_tokens": "x"},
+            {"headers": "X: y"},
+            {"extra_body": "[1]"},
+        ),
+        *({"timeout_s": value} for value in (0, -1, "0", "-3", "soon", float("nan"))),
+        *({"stall_s": 0}, {"temperature": -0.1}, {"max_tokens": 0}, {"max_tokens": "inf"}),
+    ],
 )
-def test_what_cannot_be_set(options: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        load("llm", "openai", options)
+@pytest.mark.parametrize("engine", ["openai", "auto"])
+def test_what_cannot_be_set(engine: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"\[llm\] {next(iter(options))}"):
+        load("llm", engine, options)
+
+
+def test_what_is_left_empty_is_as_if_it_were_not_set() -> None:
+    engine = load("llm", "openai", {"timeout_s": "", "stall_s": "", "max_tokens": "", "temperature": ""})
+    assert (engine.endpoint.timeout_s, engine._stall_s, engine._settings.max_tokens) == (30, 10, None)

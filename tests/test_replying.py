@@ -1,5 +1,7 @@
 """How a reply comes: far enough ahead of the listener, its first clause first, its sentences as the language has it."""
 
+import pytest
+
 from server import events as e
 from tests import fakes
 from tests.talk import Told, lines, talk
@@ -52,3 +54,37 @@ def test_where_sentences_end_depends_on_the_language():
     german, _ = talk("Frau Hr. Maier kommt. Ja.", language="de")
     _, told = german.send("user.text", text="Na?").quiet(4).go()
     assert [x.text for x in told.of(e.ReplySentence)] == ["Frau Hr. Maier kommt.", "Ja."]
+
+
+@pytest.mark.parametrize("asked", ["say", "user.text"])
+def test_a_pause_that_comes_right_behind_holds_what_was_asked_for(asked: str):
+    it, _ = talk("Hello you there.")
+    it.send(asked, text="Hello you there.").send("reply.pause").quiet(2)
+    resumed = it._now
+    _, told = it.send("reply.resume").quiet(3).go()
+    assert [x.reason for x in told.of(e.ReplyPaused)] == ["client"]
+    assert told.at(e.ReplyStarted) <= told.at(e.ReplyPaused) < 0.1
+    assert told.at(e.Audio) > resumed - 0.01
+    assert len(told.of(e.ReplyDone)) == 1
+
+
+def test_a_pause_that_comes_while_a_turn_is_understood_holds_its_answer():
+    it, _ = talk("Hello you there.", stt=fakes.FakeSTT(delay=0.5), turn={"speculative": False})
+    it.say("tell me").quiet(0.2).send("user.commit").quiet(0.2).send("reply.pause").quiet(3)
+    _, told = it.go()
+    assert len(told.of(e.ReplyPaused)) == 1
+    assert not told.of(e.Audio)
+
+
+def test_what_is_paused_and_resumed_before_it_begins_sounds():
+    it, _ = talk("Hello you there.")
+    _, told = it.send("say", text="Hello you there.").send("reply.pause").send("reply.resume").quiet(3).go()
+    assert len(told.of(e.ReplyPaused)) == len(told.of(e.ReplyResumed)) <= 1
+    assert len(told.of(e.ReplyDone)) == 1
+
+
+def test_a_pause_of_nothing_holds_nothing_that_comes_later():
+    it, _ = talk("Hello you there.")
+    _, told = it.send("reply.pause").quiet(0.5).send("say", text="Hello.").quiet(3).go()
+    assert not told.of(e.ReplyPaused)
+    assert len(told.of(e.ReplyDone)) == 1

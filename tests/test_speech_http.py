@@ -180,7 +180,8 @@ async def test_languages_go_by_the_names_clients_know_them_by(client: httpx.Asyn
         ({}, 422, "input"),
         ({"input": "Hi", "speed": 9}, 422, "speed"),
         ({"input": "Hi", "sample_rate": 1}, 422, "sample_rate"),
-        ([], 422, "valid"),
+        ([], 422, "'Input should be an object'"),
+        ("Hi", 422, "'Input should be an object'"),
     ],
 )
 async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, asked: object, status: int, said: str) -> None:
@@ -196,6 +197,8 @@ async def test_null_is_the_same_as_nothing(client: httpx.AsyncClient) -> None:
     fields = ("voice", "model", "language", "speed", "sample_rate", "preset", "first_chunk_frames", "overlap_frames")
     answer = await client.post("/v1/audio/speech/stream", json={"input": TEXT, **dict.fromkeys(fields)})
     assert (answer.status_code, milliseconds(answer.content, 22_050) > 2000) == (200, True)
+    voice = {"input": TEXT, "voice": {"id": None}}
+    assert (await client.post("/v1/audio/speech", json=voice)).status_code == 200
     told = (await client.post("/v1/audio/speech", json={"input": None})).json()
     assert told["error"]["message"] == "input: Field required"
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from server.errors import STTError
+from server.errors import ConfigError, STTError
 from server.pipelines.loading import load
 from tests.speech import noise, silence
 from tests.transcription_server import TranscriptionServer, serving, until
@@ -208,3 +208,9 @@ async def test_closing_hangs_up_and_leaves_no_task(server):
     await asyncio.wait([peeking])
     await until(lambda: server.left)
     await until(lambda: not [task for task in asyncio.all_tasks() - before if "_timed" in repr(task)])
+
+
+@pytest.mark.parametrize(("name", "value"), [("timeout_s", 0), ("timeout_s", -1), ("retries", -1)])
+def test_a_number_that_makes_no_sense_is_named(name: str, value: int):
+    with pytest.raises(ConfigError, match=rf"^\[stt\] {name}: "):
+        load("stt", "openai", {name: value})

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from server.http.tiers.progress import KEPT, Ledger
+from server.pipelines.admission import Admission
 from tests.fake_codec import fake_codec
-from tests.tiers_app import asked, parley, until, upstream
+from tests.tiers_app import application, asked, parley, serving, until, upstream
 from tests.tiers_listener import BODY, listen, service, tokens_of
 from tests.tones import ToneTTS
 
@@ -52,6 +53,37 @@ async def test_only_so_many_other_servers_at_once(stream):
         tts.delay = 0
         for text, status in (("EXPLODE", 500), ("One.", 200)):
             assert (await client.post("/api/tts/synthesize", json=body | {"text": text})).status_code == status
+
+
+@pytest.mark.parametrize("path", ["synthesize", "stream", "batch"])
+async def test_speech_takes_turns_at_the_engine_like_all_that_is_asked_for(path: str):
+    tts, queue = ToneTTS(delay=30), Admission(1, waiting=1)
+    body = {"text": "One.", "voice": "bell", "output_format": "pcm_16"}
+    body |= {} if path == "synthesize" else {"service": "local"}
+    async with parley(tts, queue=queue) as url, asked(url) as client:
+        first = asyncio.create_task(client.post(f"/api/tts/{path}", json=body))
+        await until(lambda: tts.speaking)
+        assert (queue.running, list(queue._open)) == (1, ["127.0.0.1"])
+        second = asyncio.create_task(client.post(f"/api/tts/{path}", json=body))
+        await until(lambda: queue.queued)
+        refused = await client.post(f"/api/tts/{path}", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["code"] == "engine_busy"
+        tts.delay = 0
+        first.cancel()
+        assert (await second).status_code == 200
+        await until(lambda: not tts.open_now)
+    assert (queue.running, queue.queued) == (0, 0)
+
+
+async def test_they_are_the_turns_of_the_engine_that_speaks():
+    tts = ToneTTS(delay=30)
+    app = application(tts, None)
+    async with serving(app) as url, asked(url) as client:
+        asking = asyncio.create_task(client.post("/api/tts/stream", json=BODY | {"service": "local"}))
+        await until(lambda: tts.speaking)
+        assert [queue.running for queue in app.state.rack.admissions.values()] == [1]
+        asking.cancel()
 
 
 @pytest.mark.parametrize("id", [lambda n: "the-same", lambda n: f"me-{n}"])

@@ -10,9 +10,9 @@ from tests.tiers_listener import BODY, listen, service
 from tests.tones import ToneTTS
 
 
-def answering(status: str, body: bytes, kind: str = "application/json"):
+def answering(status: str, body: bytes, kind: str = "application/json", **headers: str):
     async def script(answer):
-        await answer.head(status, kind)
+        await answer.head(status, kind, **headers)
         await answer.piece(body)
         await answer.end()
 
@@ -49,6 +49,32 @@ async def test_an_upstream_that_fails_at_once_is_told_as_json(script, status, co
         assert told["tier"] == "middleware"
         assert told["requestId"] == "me-1" == response.headers["x-request-id"]
     await codec.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("7", "7"), ("0.2", "1"), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None), ("", None)]
+)
+async def test_when_a_busy_upstream_may_be_asked_again_is_passed_on_to_pages_too(said: str, told: str | None):
+    codec, page = fake_codec(), {"Origin": "https://a.example"}
+    script = answering("429 Too Many Requests", b"slow down", retry_after=said)
+    async with (
+        upstream(script) as back,
+        parley(None, codec, services=service(back), origins=("https://a.example",)) as url,
+        asked(url) as client,
+    ):
+        answer = await client.post("/api/tts/stream", json=BODY, headers=page)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (503, told)
+        assert "Retry-After" in answer.headers["access-control-expose-headers"]
+    await codec.stop()
+
+
+async def test_what_there_is_not_is_told_in_json_as_well():
+    async with parley(ToneTTS()) as url, asked(url) as client:
+        for method, path, status in (("POST", "nothing", 404), ("GET", "stream", 405), ("GET", "", 404)):
+            answer = await client.request(method, f"/api/tts/{path}", headers={"X-Request-Id": "me-2"})
+            assert answer.status_code == status
+            assert answer.json()["requestId"] == "me-2"
+            assert answer.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 @pytest.mark.parametrize(

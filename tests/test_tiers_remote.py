@@ -144,6 +144,7 @@ def test_a_voice_travels_without_its_files():
     assert sent(voice) == {"language": "de", "speed": 1.5, "seed": 4, "options": {"pitch": 3}}
     assert described(Voice("a"), sent(voice)) == Voice("a", language="de", speed=1.5, seed=4, options={"pitch": 3})
     assert sent(Voice()) == {}
+    assert sent(Voice(language="en")) == {"language": "en"}  # the other's own voice may speak another
 
 
 @pytest.mark.parametrize(

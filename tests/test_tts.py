@@ -231,6 +231,18 @@ async def test_espeak_speaks_the_character_s_language() -> None:
     await engine.stop()
 
 
+def test_espeak_s_configured_voice_is_that_of_characters_that_name_no_language() -> None:
+    def voice(configured: str, asked: Voice) -> str:
+        return str(load("tts", "espeak", {"voice": configured})._manner(asked).voice)
+
+    assert voice("de", Voice()) == voice("en-us", Voice(language="de")) == "gmw/de"
+    assert voice("de", Voice(options={"variant": "f3"})) == "gmw/de+f3"
+    assert voice("de+f3", Voice(language="de")) == "gmw/de+f3"
+    assert voice("de", Voice(language="en")) == "gmw/en"
+    assert voice("en-us", Voice(language="en")) == voice("en-us", Voice()) == "gmw/en-US"
+    assert voice("de", Voice(name="fr")) == "roa/fr"
+
+
 class Taker:
     """Takes so many pieces and then wants no more."""
 

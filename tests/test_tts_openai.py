@@ -170,6 +170,15 @@ def test_a_speed_that_no_server_takes_is_a_mistake_in_the_configuration() -> Non
         load("tts", "openai", {}).open(Voice(speed=9))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", 0), ("timeout", -1), ("timeout", float("nan")), ("rate", 0), ("rate", 400_000), ("speed", 0)],
+)
+def test_a_number_that_makes_no_sense_is_named(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^\[tts\] {name}: "):
+        load("tts", "openai", {name: value})
+
+
 async def test_closing_the_stream_closes_the_request() -> None:
     async with serving(Server(body=[tone()], after="stall")) as server, engine(base_url=server.url) as tts:
         async with aclosing(tts.open(Voice()).speak("Hello.")) as speech:

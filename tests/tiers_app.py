@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from server.app import create_app
 from server.errors import ConfigError
 from server.http.tiers.routes import routes
+from server.pipelines.admission import Admission
 from server.pipelines.codec._engine import BatchedCodec
 from server.pipelines.engines import Voice
 from server.pipelines.tiers.backend import Backend
@@ -66,11 +67,15 @@ def mounted(rules: TierRules, relay: Relay, back: Backend | None, token: str = "
 
 @asynccontextmanager
 async def parley(
-    tts: ToneTTS | None = None, codec: BatchedCodec | None = None, token: str = "", **rules: Any
+    tts: ToneTTS | None = None,
+    codec: BatchedCodec | None = None,
+    token: str = "",
+    queue: Admission | None = None,
+    **rules: Any,
 ) -> AsyncIterator[str]:
     """A Parley with only the tiers."""
     made = TierRules(**rules)
-    back = Backend(pick_of(tts), codec) if tts else None
+    back = Backend(pick_of(tts), codec, queue=(lambda voice: queue) if queue else None) if tts else None
     async with client() as http, serving(mounted(made, Relay(made, http, codec, back), back, token)) as url:
         yield url
 

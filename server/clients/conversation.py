@@ -110,8 +110,8 @@ class Conversation:
                 self.session = session
             case e.ReplyAudio(reply=reply, rate=rate):
                 self._reply, self._at_ms, self._rate = reply, 0.0, rate
-            case e.Error(fatal=True, code=code, message=message):
-                raise Refused(message, code=code)
+            case e.Error(fatal=True, code=code, message=message, retry_after=later):
+                raise Refused(message, code=code, retry_after=later)
         return event
 
 

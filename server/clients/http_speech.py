@@ -10,6 +10,7 @@ import httpx
 
 from server.clients.link import ConnectionLost, Refused
 from server.clients.speech import Words, words_of
+from server.errors import later
 
 
 class HTTPSpeech:
@@ -128,5 +129,4 @@ def _check(answer: httpx.Response) -> None:
             detail, code = answer.json()["detail"], answer.json().get("error", {}).get("code", "refused")
         except (ValueError, KeyError, TypeError, AttributeError):
             detail, code = answer.text[:200], "refused"
-        wait = answer.headers.get("retry-after")
-        raise Refused(str(detail), code=code, retry_after=float(wait) if wait else None)
+        raise Refused(str(detail), code=code, retry_after=later(answer.headers.get("retry-after")))

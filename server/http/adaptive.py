@@ -17,6 +17,7 @@ from server.http.running import Piece, Running, Shelf, now, spoken
 from server.http.streams import Stream, refusal
 from server.http.utterance import NDJSON, SSE, delta, done, lines, words_told
 from server.pipelines.adaptive import Adaptive, State
+from server.pipelines.quoting import brief, quoted
 from server.pipelines.studio import Studio
 
 
@@ -95,7 +96,7 @@ class _Adaptive:
             return Response(status_code=405, headers={"Allow": "GET"})
         form = request.query_params.get("stream_format", "audio")
         if form not in ("audio", "sse", "ndjson"):
-            raise ProtocolError(f"unknown stream_format {form!r}; there are: audio, sse, ndjson")
+            raise ProtocolError(f"unknown stream_format {quoted(form)}; there are: audio, sse, ndjson")
         if isinstance(stream := self._find(request), Response):
             return stream
         if stream.read:
@@ -116,7 +117,7 @@ class _Adaptive:
         try:
             return self._shelf.find(id, now())
         except LookupError:
-            return refusal(f"Stream {id} not found", 404, "not_found")
+            return refusal(f"Stream {brief(id)} not found", 404, "not_found")
 
 
 async def _audio(spoken: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:

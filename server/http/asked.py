@@ -8,8 +8,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from server.errors import LimitError, ParleyError
-from server.http.streams import problem
-from server.incoming import decoded, first, without_null
+from server.http.streams import problem, unforeseen
+from server.incoming import decoded, first, place, said, without_null
 from server.telemetry import ERRORS
 
 BODY = 1_048_576  # bytes of one request
@@ -45,6 +45,8 @@ def guarded(allowed: Allowed) -> Callable[[Endpoint], Endpoint]:
                 return _invalid(error)
             except ClientDisconnect:  # in the middle of its request
                 return Response(status_code=499)
+            except Exception as error:  # else a page would not even be let to read that something failed
+                return problem(unforeseen(error))
 
         return answer
 
@@ -54,6 +56,6 @@ def guarded(allowed: Allowed) -> Callable[[Endpoint], Endpoint]:
 def _invalid(error: ValidationError) -> JSONResponse:
     """In FastAPI's words and in OpenAI's."""
     ERRORS.labels("bad_message").inc()
-    found = [{"loc": ["body", *e["loc"]], "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)]
+    found = [{"loc": ["body", *place(e)], "msg": said(e), "type": e["type"]} for e in error.errors(include_url=False)]
     told = {"message": first(error), "type": "invalid_request_error", "code": "bad_message"}
     return JSONResponse({"detail": found, "error": told}, 422)

@@ -13,6 +13,7 @@ from server.http.streams import Stream, refusal
 from server.http.utterance import NDJSON, SSE, Streamed, Take, Utterance, lines
 from server.pipelines.encoders import FORMATS
 from server.pipelines.narrator import PRESETS
+from server.pipelines.quoting import quoted
 from server.pipelines.studio import Studio
 
 QUICK_S = 0.1  # what an engine makes whole in about this time is sent whole, so that its length can be told
@@ -44,7 +45,7 @@ def routes(
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in (*studio.booths, *models()):
-            return refusal(f"The model {name!r} does not exist", 404, "model_not_found")
+            return refusal(f"The model {quoted(name)} does not exist", 404, "model_not_found")
         return JSONResponse(_model(name))
 
     guard = guarded(allowed)

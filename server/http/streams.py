@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from server.errors import (
     ConfigError,
     EngineBusy,
+    EngineError,
     EngineUnavailable,
     LimitError,
     ParleyError,
@@ -23,8 +24,14 @@ Head = Callable[[int | None], Mapping[str, str]]  # the headers, given the body'
 
 def problem(error: ParleyError) -> JSONResponse:
     """`error` as a response, in the words of both FastAPI (`detail`) and OpenAI (`error`)."""
-    wait = getattr(error, "retry_after", None)
+    wait = error.retry_after
     return refusal(str(error), _status(error), error.code, {"Retry-After": str(math.ceil(wait))} if wait else None)
+
+
+def unforeseen(error: Exception) -> EngineError:
+    """`error`, which is a bug, as a client is told of it; the log has all of it."""
+    log.error("a request failed", exc_info=error)
+    return EngineError("internal error; the server's log tells more", code="internal")
 
 
 def refusal(message: str, status: int, code: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -86,6 +93,8 @@ class Stream(Response):
                 begun, over = (b"", False) if self._eager else await self._begin(body)
             except ParleyError as error:
                 return await problem(error)(scope, receive, send)
+            except Exception as error:
+                return await problem(unforeseen(error))(scope, receive, send)
             await send(self._start(len(begun) if over else None))
             try:
                 await self._rest(begun, body, send)

@@ -35,7 +35,7 @@ class Utterance(BaseModel):
 
     @property
     def voice_name(self) -> str:
-        return str(self.voice.get("id", "")) if isinstance(self.voice, dict) else self.voice or ""
+        return str(self.voice.get("id") or "") if isinstance(self.voice, dict) else self.voice or ""
 
 
 class Streamed(Utterance):

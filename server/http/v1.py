@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from server.http.streams import refusal
+from server.pipelines.quoting import brief
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 TOLD = ("X-Sample-Rate", "X-Channels", "X-Encoding", "X-Engine", "X-Duration-Ms", "Retry-After")  # headers, to pages
@@ -36,12 +37,14 @@ class V1(BaseRoute):
 
     async def _nothing(self, request: Request) -> Response:
         """Before us the page's files would answer, in words that no client of an API expects."""
-        methods = self._methods(request.scope)
+        path, methods = brief(request.url.path), methods_at(self._routes, request.scope)
         if not methods:
-            return refusal(f"there is nothing at {request.url.path}", 404, "not_found")
-        told = f"{request.method} is not for {request.url.path}: {methods}"
+            return refusal(f"there is nothing at {path}", 404, "not_found")
+        told = f"{request.method} is not for {path}: {methods}"
         return refusal(told, 405, "method_not_allowed", {"Allow": methods})
 
-    def _methods(self, scope: Scope) -> str:
-        met = [r for r in self._routes if isinstance(r, Route) and r.matches(scope)[0] is Match.PARTIAL]
-        return ", ".join(sorted({method for route in met for method in route.methods or ()}))
+
+def methods_at(routes: Sequence[BaseRoute], scope: Scope) -> str:
+    """The methods that `routes` have for the path of `scope`, which are others than its own."""
+    met = [r for r in routes if isinstance(r, Route) and r.matches(scope)[0] is Match.PARTIAL]
+    return ", ".join(sorted({method for route in met for method in route.methods or ()}))

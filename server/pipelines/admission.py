@@ -6,6 +6,7 @@ of their listener. A first sound that was begun is finished before another is, o
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -33,9 +34,10 @@ class Listener:
         self.sent_ms = 0.0
         self.dry_at = 0.0  # when the last of it has sounded
 
-    def sent(self, ms: float, now: float) -> None:
+    def sent(self, ms: float, now: float, most_ms: float = math.inf) -> None:
+        """`most_ms`: more than that does not count as ahead."""
         self.sent_ms += ms
-        self.dry_at = max(self.dry_at, now) + ms / 1000
+        self.dry_at = min(max(self.dry_at, now) + ms / 1000, now + most_ms / 1000)
 
     def ahead_ms(self, now: float) -> float:
         return max(0.0, (self.dry_at - now) * 1000)
@@ -73,9 +75,9 @@ class Stream:
         finally:
             self._admission._give_back(need)
 
-    def sent(self, ms: float) -> None:
+    def sent(self, ms: float, most_ms: float = math.inf) -> None:
         """`ms` of audio have gone to the listener."""
-        self.listener.sent(ms, self._admission.clock())
+        self.listener.sent(ms, self._admission.clock(), most_ms)
 
 
 class Admission:

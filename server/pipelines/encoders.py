@@ -11,6 +11,7 @@ import numpy as np
 
 from server.audio import SAMPLE, Resampler, wav
 from server.errors import ConfigError, EngineUnavailable
+from server.pipelines.quoting import quoted
 
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 MP3_RATES = AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -162,7 +163,7 @@ def format_of(name: str) -> Format:
     try:
         return FORMATS[name.lower()]
     except KeyError:
-        raise ConfigError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}") from None
+        raise ConfigError(f"unknown format {quoted(name)}; there are: {', '.join(FORMATS)}") from None
 
 
 def _library() -> Any:

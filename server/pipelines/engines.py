@@ -18,6 +18,7 @@ from pydantic import Field
 Kind = Literal["vad", "turn_end", "stt", "llm", "tts", "codec"]
 Samples = npt.NDArray[np.float32]
 Count = Annotated[int, Field(ge=1)]  # an option of `create`: how many workers, streams; none would serve nobody
+Seconds = Annotated[float, Field(gt=0)]  # a time-out; with none at all nobody could answer in time
 
 FRAME = 512  # samples at 16 kHz: what the VAD looks at, 32 ms
 HEARING_RATE = 16_000  # Hz: the rate of everything that is heard
@@ -71,7 +72,7 @@ class Voice:
     name: str = ""
     engine: str = ""  # empty: the configured default
     method: Literal["preset", "description", "clone", "convert"] = "preset"
-    language: str = "en"
+    language: str = ""  # empty: that of the engine's configured voice
     speed: float = 1.0
     speaker: str = ""
     scene: str = ""

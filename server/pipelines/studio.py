@@ -11,6 +11,7 @@ from server.pipelines.admission import Admission
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.joins import Seams
 from server.pipelines.narrator import Narrator
+from server.pipelines.quoting import quoted
 
 # Names that clients of other services send, each with what it stands for: a woman's voice or a man's, and which.
 CUSTOMARY = {
@@ -124,7 +125,7 @@ class Studio:
         try:
             return self.booths[name]
         except KeyError:
-            raise ConfigError(f"no voice engine {name!r}; there are: {', '.join(self.booths)}") from None
+            raise ConfigError(f"no voice engine {quoted(name)}; there are: {', '.join(self.booths)}") from None
 
     def _voice(self, booth: Booth, name: str) -> Voice:
         wanted, engine = name.strip().lower(), "" if booth is self.default else booth.name
@@ -139,7 +140,7 @@ class Studio:
             return Voice(engine=engine, **self._stand_in(booth, wanted))
         if "+" in wanted and wanted.partition("+")[0] in own:  # espeak: a language with a variant
             return Voice(name=name.strip(), engine=engine)
-        raise ConfigError(f"Unknown voice '{name}'. Available: {self.named()}")
+        raise ConfigError(f"Unknown voice {quoted(name)}. Available: {self.named()}")
 
     def _stand_in(self, booth: Booth, name: str) -> dict[str, Any]:
         """What of this engine stands in for a customary name."""
@@ -154,4 +155,4 @@ class Studio:
         tag = language.lower().replace("_", "-")
         if found := next((name for name in (tag, tag.split("-")[0]) if name in spoken), ""):
             return found
-        raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")
+        raise ConfigError(f"Unknown language {quoted(language)}. Available: {list(spoken)}")

@@ -16,6 +16,7 @@ from server.access import accepted
 from server.errors import LimitError, ParleyError, ProtocolError
 from server.incoming import given
 from server.pipelines.engines import LLM
+from server.pipelines.quoting import brief
 from server.telemetry import ERRORS, log
 from server.ws.answers import Answer, Continue, Pause, Slots, Start
 from server.ws.wire import Wire
@@ -113,7 +114,7 @@ class Connection:
             return self._wire.tell({"status": "pong"})
         if action not in ("start_stream", "continue_stream", "cancel_stream", "end_stream"):
             message.pop("stream_id", None)
-            raise ProtocolError(f"Unknown action: {action}")
+            raise ProtocolError(f"Unknown action: {brief(str(action))}")
         id = message.get("stream_id")
         if not id or isinstance(id, bool) or not isinstance(id, str | int):
             message.pop("stream_id", None)
@@ -135,7 +136,7 @@ class Connection:
 
     def _start(self, id: str | int, start: Start) -> None:
         if id in self._answers:
-            raise ProtocolError(f"Stream {id} already exists")
+            raise ProtocolError(f"Stream {brief(str(id))} already exists")
         self._slots.take()
         answer = self._answers[id] = Answer(id, self._llm, start, asyncio.Lock() if start.tagged else self._order)
         self._make(answer, start.pause)
@@ -143,7 +144,9 @@ class Connection:
     def _make(self, answer: Answer, pause: Pause | None) -> None:
         """Raises `LimitError` for a client that asks for more and more before it has read what it asked for."""
         if len(answer.tasks) >= WAITING:
-            raise LimitError(f"{WAITING} chunks of stream {answer.id} are asked for already", code="too_many")
+            raise LimitError(
+                f"{WAITING} chunks of stream {brief(str(answer.id))} are asked for already", code="too_many"
+            )
         task = asyncio.create_task(self._chunk(answer, pause))
         answer.tasks.add(task)
         task.add_done_callback(answer.tasks.discard)
@@ -179,7 +182,7 @@ class Connection:
     def _complain(self, error: ParleyError, named: dict[str, Any]) -> None:
         ERRORS.labels(error.code).inc()
         whose = {"stream_id": named["stream_id"]} if "stream_id" in named else {}
-        wait = getattr(error, "retry_after", None)
+        wait = error.retry_after
         later = {"retry_after": wait} if wait else {}
         self._wire.tell(whose | {"error": str(error), "code": error.code} | later)
 

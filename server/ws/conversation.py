@@ -159,7 +159,7 @@ class _Wire:
         code = error.close if isinstance(error, LimitError) else 1008
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD_S):
-                await self.write(e.Error(error.code, str(error), fatal=True))
+                await self.write(e.Error.of(error, fatal=True))
                 await self._close(code, str(error))
 
     async def _close(self, code: int, reason: str) -> None:

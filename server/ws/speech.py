@@ -18,6 +18,7 @@ from server.access import accepted, client_of
 from server.errors import EngineBusy, LimitError, ParleyError, ProtocolError
 from server.incoming import given
 from server.pipelines.narrator import plain
+from server.pipelines.quoting import quoted
 from server.pipelines.studio import Studio
 from server.telemetry import ERRORS, log
 from server.ws.spoken import Init, Spoken, Text
@@ -116,7 +117,7 @@ class Connection:
             case "ping":
                 self._wire.tell({"type": "pong"})
             case other:
-                raise ProtocolError(f"unknown type {other!r}; there are: init, text, close, cancel, ping")
+                raise ProtocolError(f"unknown type {quoted(other)}; there are: init, text, close, cancel, ping")
 
     async def _begin(self, message: dict[str, Any]) -> None:
         """A new stream in place of the one that takes text. Those that were closed are still said."""

@@ -121,7 +121,7 @@ class Wire:
 
 def told(error: ParleyError, *, fatal: bool = False, **more: Any) -> dict[str, Any]:
     """`error` as a message."""
-    wait = getattr(error, "retry_after", None)
+    wait = error.retry_after
     later = {"retry_after": round(wait, 1)} if wait else {}
     return {"type": "error", "message": str(error), "code": error.code, "fatal": fatal, **later, **more}
 

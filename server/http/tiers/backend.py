@@ -4,13 +4,15 @@ import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import EngineBusy, ParleyError
-from server.http.tiers.bodies import read_json, refusal, request_id
+from server.access import client_of
+from server.errors import ParleyError
+from server.http.tiers.bodies import full, read_json, refusal, request_id
 from server.http.tiers.delivery import Delivery
 from server.http.tiers.measures import CHUNKS, STREAMS
 from server.pipelines.tiers import requests
@@ -29,7 +31,7 @@ class Synthesize:
     async def __call__(self, request: Request) -> Response:
         id = request_id(request)
         try:
-            asked = requests.request(await read_json(request), self._longest)
+            asked = replace(requests.request(await read_json(request), self._longest), client=client_of(request))
             self._backend.check(asked)
             self._begin()
         except ParleyError as error:
@@ -45,7 +47,7 @@ class Synthesize:
 
     def _begin(self) -> None:
         if self._running >= self._streams:
-            raise EngineBusy(f"{self._streams} streams are under way (tiers.streams)", retry_after=2)
+            raise full(self._streams)
         self._running += 1
 
     def _end(self, what: str, end: str, id: str, told: str) -> None:

@@ -57,16 +57,27 @@ def status(error: ParleyError) -> int:
             return 401
         case LimitError(code="forbidden_origin"):
             return 403
-        case LimitError() | EngineBusy() | EngineUnavailable():
+        case LimitError(code="not_found"):
+            return 404
+        case LimitError(code="method_not_allowed"):
+            return 405
+        case EngineBusy():
+            return 429
+        case LimitError() | EngineUnavailable():
             return 503
         case _:
             return 500
+
+
+def full(streams: int) -> LimitError:
+    """There are as many streams as may be."""
+    return LimitError(f"{streams} streams are under way (tiers.streams)", code="engine_busy", close=1013, retry_after=2)
 
 
 def refusal(error: ParleyError, tier: str, id: str) -> JSONResponse:
     """`error` for who asked."""
     told = {"error": str(error), "message": str(error), "code": error.code, "tier": tier, "requestId": id}
     headers = {"X-Request-Id": id, "Cache-Control": "no-store"}
-    if retry := getattr(error, "retry_after", None):
+    if retry := error.retry_after:
         headers["Retry-After"] = str(max(1, round(retry)))
     return JSONResponse(told, status(error), headers)

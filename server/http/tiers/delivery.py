@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.errors import ParleyError
+from server.http.streams import unforeseen
 
 Refuse = Callable[[ParleyError], Response]
 Over = Callable[[str, str], None]
@@ -65,6 +66,12 @@ class Delivery(Response):
             if not begun:
                 await self._refuse(error)(scope, receive, send)
             return error.code, str(error)  # a body without its end: the server closes the connection
+        except Exception as error:
+            if begun:
+                raise
+            told = unforeseen(error)
+            await self._refuse(told)(scope, receive, send)
+            return told.code, repr(error)
         if not begun:
             await self._start(send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -11,9 +11,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from server.access import client_of
 from server.audio import wav_header
-from server.errors import EngineBusy, ParleyError, ProtocolError
-from server.http.tiers.bodies import read_json, refusal, request_id
+from server.errors import ParleyError, ProtocolError
+from server.http.tiers.bodies import full, read_json, refusal, request_id
 from server.http.tiers.delivery import Delivery
 from server.http.tiers.measures import AUDIO, CHUNKS, STREAMS, stage
 from server.http.tiers.progress import Ledger, Progress
@@ -46,7 +47,7 @@ class Middleware:
             told = {"X-Request-Id": id, "Cache-Control": "no-store"}
             return JSONResponse(DISABLED | {"tier": "middleware", "requestId": id}, 503, told)
         try:
-            wanted = self._admitted(await read_json(request), id, stream=True)
+            wanted = await self._admitted(request, id, stream=True)
         except ParleyError as error:
             return self._refused(error, id)
         progress = self._ledger.open(id, wanted.service)
@@ -62,7 +63,7 @@ class Middleware:
         """The whole speech as a WAV file."""
         id = request_id(request)
         try:
-            wanted = self._admitted(await read_json(request), id, stream=False)
+            wanted = await self._admitted(request, id, stream=False)
         except ParleyError as error:
             return self._refused(error, id)
         progress = self._ledger.open(id, wanted.service)
@@ -89,14 +90,16 @@ class Middleware:
             return JSONResponse({"error": "no such stream", "code": "unknown"}, 404)
         return JSONResponse(progress.told(), headers={"Cache-Control": "no-store"})
 
-    def _admitted(self, body: Any, id: str, stream: bool) -> Wanted:
+    async def _admitted(self, request: Request, id: str, stream: bool) -> Wanted:
+        body = await read_json(request)
         if not isinstance(body, Mapping):
             raise ProtocolError('a JSON object is needed: {"text", "voice", "service"}')
         said = text(body, self._rules.longest)
-        wanted = Wanted(said, _named(body, "voice"), _named(body, "service"), stream, id=id)
+        voice, service = _named(body, "voice"), _named(body, "service")
+        wanted = Wanted(said, voice, service, stream, id=id, client=client_of(request))
         self._relay.check(wanted.service)
         if self._ledger.running() >= self._rules.streams:
-            raise EngineBusy(f"{self._rules.streams} streams are under way (tiers.streams)", retry_after=2)
+            raise full(self._rules.streams)
         return wanted
 
     async def _pcm(self, wanted: Wanted, progress: Progress) -> AsyncGenerator[bytes, None]:

@@ -28,6 +28,7 @@ def mount(settings: Settings, rack: Rack, characters: Mapping[str, Character]) -
         max_chars=rules.max_chars,
         first_chars=rules.first_chars,
         observe=stage,
+        queue=rack.admission,
     )
     mounted = routes(
         rules,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from starlette.middleware import Middleware as Layer
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +13,8 @@ from server.errors import LimitError
 from server.http.tiers.backend import Synthesize
 from server.http.tiers.bodies import refusal, request_id
 from server.http.tiers.middleware import Middleware
+from server.http.v1 import METHODS, methods_at
+from server.pipelines.quoting import brief
 from server.pipelines.tiers.backend import Backend
 from server.pipelines.tiers.relay import Relay
 from server.pipelines.tiers.services import TierRules
@@ -32,17 +35,28 @@ def routes(rules: TierRules, relay: Relay, backend: Backend | None, origin_fits:
     if backend and rules.serve:
         synthesize = Synthesize(backend, rules.longest, rules.streams)
         endpoints.append(Route("/synthesize", synthesize.__call__, methods=["POST"]))
+
+    async def nothing(request: Request) -> Response:
+        path, methods = brief(request.url.path), methods_at(endpoints, request.scope)
+        error = LimitError(f"there is nothing at {path}", code="not_found")
+        if methods:
+            error = LimitError(f"{request.method} is not for {path}: {methods}", code="method_not_allowed")
+        answer = refusal(error, "middleware", request_id(request))
+        if methods:
+            answer.headers["Allow"] = methods
+        return answer
+
     layers = [
         Layer(
             CORSMiddleware,
             allow_origins=list(rules.origins),
             allow_methods=["GET", "POST"],
             allow_headers=list(HEADERS),
-            expose_headers=["X-Request-Id", "X-Sample-Rate"],
+            expose_headers=["X-Request-Id", "X-Sample-Rate", "Retry-After"],
         ),
         Layer(Guard, rules=rules, origin_fits=origin_fits, token_fits=token_fits),
     ]
-    return [Mount("/api/tts", routes=endpoints, middleware=layers)]
+    return [Mount("/api/tts", routes=[*endpoints, Route("/{path:path}", nothing, methods=METHODS)], middleware=layers)]
 
 
 class Guard:

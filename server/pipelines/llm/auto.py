@@ -46,13 +46,13 @@ def create(
     }  # fmt: skip
     openai.create(**options)  # what is wrong with them is told now, not when a server is found
     near = [url for url in candidates if urlsplit(url).port not in skip_ports]
-    return Auto(options | {"base_url": base_url}, near, int(seed or 0))
+    return Auto(options | {"base_url": base_url}, near, seed)
 
 
 class Auto:
     """The engine. What it chose is in `name`, `notice` and `chosen`."""
 
-    def __init__(self, options: dict[str, Any], candidates: Sequence[str], seed: int) -> None:
+    def __init__(self, options: dict[str, Any], candidates: Sequence[str], seed: int | str) -> None:
         self._options, self._candidates = options, candidates
         self.chosen: openai.OpenAI | eliza.Eliza = eliza.create(seed=seed)
 

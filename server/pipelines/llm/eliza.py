@@ -1,12 +1,14 @@
 """A small offline conversationalist, for when no language model is there. It needs nothing and knows little."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from random import Random
 
 from server.pipelines.engines import LLMSettings, Message
+from server.pipelines.llm._options import number, whole_number
 from server.pipelines.llm._parts import NOTICE, PLAIN, TONES, Tone
 from server.pipelines.llm._talk import Turn, answer
 
@@ -18,7 +20,8 @@ _NO_NAME = ("a", "an", "the", "not", "what", "no", "your", "so", "very", "just",
 
 def create(*, seed: int | str = 0, delay_s: float | str = 0.0) -> "Eliza":
     """`seed`: another one answers otherwise. `delay_s`: seconds before each word, to seem like a model."""
-    return Eliza(seed=int(seed or 0), delay_s=float(delay_s or 0))
+    chance, delay = whole_number("seed", seed, -math.inf), number("delay_s", delay_s)
+    return Eliza(seed=chance or 0, delay_s=delay or 0)
 
 
 class Eliza:

@@ -4,7 +4,6 @@ Source: the `openai` package; `POST /chat/completions` with `stream`, `GET /mode
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from server.pipelines.engines import LLMSettings, Message
 from server.pipelines.halves import whole
 from server.pipelines.llm._endpoint import PREFILL, Endpoint
 from server.pipelines.llm._errors import translated
+from server.pipelines.llm._options import number, seconds, table, whole_number
 from server.pipelines.llm._thoughts import Thoughts
 
 Finish = Literal["stop", "length", "stop_word"]
@@ -44,19 +44,19 @@ def create(
     if prefill not in ("auto", "off", *PREFILL):
         raise ConfigError(f"[llm] prefill = {prefill!r}: it is auto, off, {', '.join(PREFILL)}")
     settings = LLMSettings(
-        temperature=_number("temperature", temperature),
-        max_tokens=None if (most := _number("max_tokens", max_tokens)) is None else int(most),
+        temperature=number("temperature", temperature),
+        max_tokens=whole_number("max_tokens", max_tokens, 1),
     )
     endpoint = Endpoint(
         base_url,
         api_key,
         model=model,
-        timeout_s=_number("timeout_s", timeout_s) or 30.0,
-        headers=_table("headers", headers),
-        extra_body=_table("extra_body", extra_body),
+        timeout_s=seconds("timeout_s", timeout_s, 30.0),
+        headers=table("headers", headers),
+        extra_body=table("extra_body", extra_body),
         prefill=prefill,
     )
-    return OpenAI(endpoint, settings, stall_s=_number("stall_s", stall_s) or 10.0)
+    return OpenAI(endpoint, settings, stall_s=seconds("stall_s", stall_s, 10.0))
 
 
 class Answer:
@@ -193,17 +193,3 @@ def _text(chunk: Any, finish: list[Finish]) -> str:
 def _without_echo(text: str, said: str) -> str:
     """The first delta of a continuation without the message that it continues, which some servers repeat in it."""
     return text.removeprefix(said) if len(said) >= SHORTEST_ECHO else text
-
-
-def _number(name: str, value: float | str | None) -> float | None:
-    try:
-        return None if value in (None, "") else float(value)
-    except ValueError:
-        raise ConfigError(f"[llm] {name} = {value!r}: it is a number") from None
-
-
-def _table(name: str, value: Mapping[str, Any] | str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(value or "{}") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"[llm] {name} = {value!r}: it is a table, or a JSON object in a string") from None

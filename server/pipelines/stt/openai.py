@@ -3,13 +3,15 @@
 Source: the `openai` package."""
 
 import asyncio
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import openai
+from pydantic import Field
 
 from server.audio import wav
 from server.errors import STTError
-from server.pipelines.engines import HEARING_RATE, Transcript
+from server.pipelines.engines import HEARING_RATE, Seconds, Transcript
 from server.pipelines.stt._buffered import BufferedRecogniser
 
 OPENAI = "https://api.openai.com/v1"
@@ -21,8 +23,8 @@ def create(
     model: str = "gpt-4o-mini-transcribe",
     language: str = "",
     prompt: str = "",
-    timeout_s: float = 20.0,
-    retries: int = 1,
+    timeout_s: Seconds = 20.0,
+    retries: Annotated[int, Field(ge=0)] = 1,
 ) -> "OpenAITranscription":
     """`base_url`: empty is OpenAI's own. `language`: instead of the session's; "auto" lets the server find out.
     `prompt`: names and words that are likely to come up. `timeout_s`: for a text, tries included."""

@@ -8,8 +8,8 @@ import asyncio
 import base64
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 
 from server.audio import SAMPLE, milliseconds, resample
 from server.errors import EngineUnavailable, TTSError
+from server.pipelines.admission import Admission
 from server.pipelines.codec._tokens import RATE, length, to_wire
-from server.pipelines.engines import TTS, Codec, Coded, Samples, Voice
+from server.pipelines.engines import TTS, Codec, Coded, Samples, Speaker, Voice
+from server.pipelines.queued import Queued
 from server.pipelines.tiers.ahead import ahead
 from server.pipelines.tiers.chunks import Audio
 from server.pipelines.tiers.requests import Request
@@ -26,6 +28,8 @@ from server.pipelines.tiers.split import split
 
 Pick = Callable[[str, str, Mapping[str, Any]], tuple[TTS, Voice]]
 """(voice, engine, voice options) -> the engine and the voice. Raises `ConfigError` for one that does not exist."""
+Queue = Callable[[Voice], Admission]
+"""The queue before the engine of a voice."""
 Observe = Callable[[str, float], None]
 """(stage, seconds)"""
 
@@ -58,7 +62,8 @@ class Made:
 
 
 class Backend:
-    """Makes speech for others. `codec` None: PCM only, brought to 48 kHz by resampling."""
+    """Makes speech for others. `codec` None: PCM only, brought to 48 kHz by resampling. `queue` None: nobody else wants
+    the engines."""
 
     def __init__(
         self,
@@ -68,8 +73,9 @@ class Backend:
         max_chars: int = 500,
         first_chars: int = 120,
         observe: Observe = unobserved,
+        queue: Queue | None = None,
     ) -> None:
-        self._pick, self._codec, self._observe = pick, codec, observe
+        self._pick, self._codec, self._observe, self._queue = pick, codec, observe, queue
         self._max_chars, self._first_chars = max_chars, first_chars
         self._voices: OrderedDict[str, Samples] = OrderedDict()
 
@@ -133,10 +139,10 @@ class Backend:
 
     async def _spoken(self, request: Request) -> AsyncGenerator[Spoken, None]:
         tts, voice = self._pick(request.voice, request.engine, request.voice_options)
-        speaker = tts.open(voice)
         empty = True
-        try:
-            for chunk in split(request.text, request.max_chars or self._max_chars, self._first_chars, voice.language):
+        async with self._speaker(tts, voice, request.client) as speaker:
+            most, language = request.max_chars or self._max_chars, voice.language or "en"
+            for chunk in split(request.text, most, self._first_chars, language):
                 begin, pieces = time.monotonic(), []
                 async with aclosing(speaker.speak(chunk)) as speech:
                     async for piece in speech:
@@ -146,10 +152,18 @@ class Backend:
                 if pcm := b"".join(pieces):
                     empty = False
                     yield Spoken(pcm, tts.rate, seconds)
-        finally:
-            await speaker.close()
         if empty:
             raise TTSError("the voice made no sound of this text")
+
+    @asynccontextmanager
+    async def _speaker(self, tts: TTS, voice: Voice, client: str) -> AsyncIterator[Speaker]:
+        speaker = tts.open(voice)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(speaker.close)
+            if self._queue:
+                stream = await stack.enter_async_context(self._queue(voice).stream(client))
+                speaker = Queued(speaker, tts.rate, stream)
+            yield speaker
 
     async def _encoded(self, request: Request) -> AsyncGenerator[Made, None]:
         async with aclosing(ahead(self._spoken(request))) as chunks:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from server.errors import UpstreamError
+from server.errors import UpstreamError, later
 from server.pipelines.tiers.chunks import Audio, Complete, Part, Reading, reason
 from server.pipelines.tiers.objects import LARGEST, Objects
 from server.pipelines.tiers.services import Service
@@ -124,17 +124,18 @@ async def refuse(response: httpx.Response) -> None:
     """Raises `UpstreamError` for a status of 300 and more."""
     if response.is_success:
         return
-    told = _told((await response.aread()).decode(errors="replace").strip())
+    told, wait = _told((await response.aread()).decode(errors="replace").strip()), None
     match response.status_code:
         case 401 | 403:
             code, status = "upstream_auth", 502
         case 429 | 503:
-            code, status = "upstream_busy", 503
+            code, status, wait = "upstream_busy", 503, later(response.headers.get("retry-after"))
         case 504 | 408:
             code, status = "upstream_timeout", 504
         case _:
             code, status = "upstream_failed", 502
-    raise UpstreamError(f"{response.url} answered {response.status_code}: {told}", code=code, status=status)
+    said = f"{response.url} answered {response.status_code}: {told}"
+    raise UpstreamError(said, code=code, status=status, retry_after=wait)
 
 
 def _told(body: str) -> str:

@@ -16,6 +16,7 @@ from server.audio import SAMPLE, Resampler
 from server.errors import ConfigError, EngineUnavailable, UpstreamError
 from server.pipelines.codec._tokens import RATE
 from server.pipelines.engines import Codec, Coded
+from server.pipelines.quoting import quoted
 from server.pipelines.tiers.ahead import ahead
 from server.pipelines.tiers.backend import Backend, Observe, unobserved
 from server.pipelines.tiers.chunks import Audio, Complete, Part
@@ -37,6 +38,7 @@ class Wanted:
     stream: bool = True
     voice_options: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""  # of the request, for the logs of all tiers
+    client: str = ""  # whom to be fair to
 
 
 class Relay:
@@ -54,7 +56,7 @@ class Relay:
         service = self._rules.services.get(name)
         if service is None:
             there = ", ".join(self._rules.services) or "none"
-            raise ConfigError(f"service: no {name!r}; there are: {there}")
+            raise ConfigError(f"service: no {quoted(name)}; there are: {there}")
         if service.kind != "local" and service.format == "linacodec_tokens" and self.codec is None:
             raise EngineUnavailable(f"service {name!r} sends tokens and no codec is configured: set [codec] engine")
         if service.kind == "local" and self._backend is None:
@@ -102,7 +104,9 @@ class Relay:
 
     async def _local(self, service: Service, wanted: Wanted) -> AsyncGenerator[Part, None]:
         assert self._backend is not None
-        asked = Request(wanted.text, wanted.voice, service.engine, True, "pcm_16", wanted.voice_options)
+        asked = Request(
+            wanted.text, wanted.voice, service.engine, True, "pcm_16", wanted.voice_options, client=wanted.client
+        )
         async with aclosing(self._backend.audio(asked)) as audio:
             async for piece in audio:
                 yield piece

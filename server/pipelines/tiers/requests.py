@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from server.errors import ProtocolError
+from server.pipelines.quoting import brief
 
 Format = Literal["linacodec_tokens", "pcm_16"]
 FORMATS = ("linacodec_tokens", "pcm_16")
@@ -14,7 +15,7 @@ KNOWN = {"text", "voice", "service", "engine", "stream", "output_format", "sampl
 @dataclass(frozen=True)
 class Request:
     """A text to be spoken. `voice` names a character or an engine's voice; `engine` a TTS engine (empty: the voice's
-    or the default one); `max_chars` the longest chunk (0: as configured)."""
+    or the default one); `max_chars` the longest chunk (0: as configured); `client` whom to be fair to."""
 
     text: str
     voice: str = ""
@@ -23,6 +24,7 @@ class Request:
     format: Format = "linacodec_tokens"
     voice_options: Mapping[str, Any] = field(default_factory=dict)
     max_chars: int = 0
+    client: str = ""
 
 
 def request(body: Any, longest: int) -> Request:
@@ -31,7 +33,7 @@ def request(body: Any, longest: int) -> Request:
     if not isinstance(fields, Mapping):
         raise ProtocolError('a JSON object is needed: {"text", "voice", "stream", "output_format"}')
     if strange := sorted(set(fields) - KNOWN):
-        raise ProtocolError(f"{strange[0]}: unknown; there are {', '.join(sorted(KNOWN))}")
+        raise ProtocolError(f"{brief(strange[0])}: unknown; there are {', '.join(sorted(KNOWN))}")
     format = fields.get("output_format", "linacodec_tokens")
     if format not in FORMATS:
         raise ProtocolError(f"output_format: one of {', '.join(FORMATS)}")

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from server.errors import ProtocolError
 from server.pipelines.engines import Voice
+from server.pipelines.quoting import brief
 
 TRAVELS = (
     "method", "language", "speed", "speaker", "scene", "instructions",
@@ -31,7 +32,7 @@ def sent(voice: Voice) -> dict[str, Any]:
 def described(voice: Voice, options: Mapping[str, Any]) -> Voice:
     """`voice` as `options` change it. Raises `ProtocolError`, naming the option."""
     if strange := sorted(set(options) - set(TRAVELS)):
-        raise ProtocolError(f"voice_options.{strange[0]}: unknown; there are {', '.join(TRAVELS)}")
+        raise ProtocolError(f"voice_options.{brief(strange[0])}: unknown; there are {', '.join(TRAVELS)}")
     try:
         checked = _voice.validate_python(dict(options))
     except ValidationError as error:

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.errors import ConfigError
+from server.pipelines.quoting import quoted
 
 
 def number(engine: str, options: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
     """The option `name`, a number from `low` to `high`. Raises `ConfigError` that names it."""
     value = options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{engine}: {name} = {value!r} is not a number from {low:g} to {high:g}")
+        raise ConfigError(f"{engine}: {name} = {quoted(value)} is not a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -19,4 +20,4 @@ def one_of(engine: str, what: str, name: str, known: Mapping[str, str] | tuple[s
     for spelling in known:
         if spelling.casefold() == name.casefold():
             return spelling
-    raise ConfigError(f"{engine} has no {what} {name!r}; there are: {', '.join(known)}")
+    raise ConfigError(f"{engine} has no {what} {quoted(name)}; there are: {', '.join(known)}")

@@ -100,8 +100,10 @@ class Espeak:
         )
 
     def _spoken(self, language: str) -> str:
-        """The configured voice where it speaks `language`, so that `en` is the accent that was chosen."""
-        return self._voice if self._voice.split("-")[0] == language else language
+        """The configured voice where it speaks `language`, so that `en` is the accent that was chosen, or none is asked
+        for."""
+        own = self._voice.partition("+")[0].split("-")[0]
+        return self._voice if language in ("", own) else language
 
 
 class EspeakSpeaker:

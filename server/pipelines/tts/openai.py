@@ -6,13 +6,15 @@ PCM is passed on as it arrives, raw or in events, whatever its rate. Such server
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+from pydantic import Field
 
 from server.audio import size
 from server.errors import ConfigError, TTSError
-from server.pipelines.engines import Count, Speech, Voice
+from server.pipelines.engines import Count, Seconds, Speech, Voice
+from server.pipelines.quoting import quoted
 from server.pipelines.tts._ahead import ahead
 from server.pipelines.tts._http_errors import failure, refusal
 from server.pipelines.tts._options import number
@@ -33,12 +35,12 @@ def create(
     model: str = "gpt-4o-mini-tts",
     voice: str = "alloy",
     instructions: str = "",
-    speed: float = 1.0,
-    rate: int = ASSUMED,
+    speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0,
+    rate: Annotated[int, Field(ge=8_000, le=192_000)] = ASSUMED,
     response_format: str = "pcm",
     stream_format: str = "",
     extra: Mapping[str, Any] = {},
-    timeout: float = 30.0,
+    timeout: Seconds = 30.0,
     streams: Count = 16,
 ) -> "OpenAISpeech":
     """`base_url`: with its `/v1` or without; `model`, `voice`, `instructions`, `speed`: where a character names none;
@@ -171,7 +173,7 @@ def _manner(voice: Voice) -> str:
 def _extra(voice: Voice) -> dict[str, Any]:
     extra = voice.options.get("extra", {})
     if not isinstance(extra, Mapping):
-        raise ConfigError(f"voice.options.extra = {extra!r} is no table of fields")
+        raise ConfigError(f"voice.options.extra = {quoted(extra)} is no table of fields")
     return dict(extra)
 
 

@@ -18,6 +18,7 @@ from server.audio import Resampler, to_pcm
 from server.errors import ConfigError, EngineUnavailable, TTSError
 from server.pipelines.crew import Worker
 from server.pipelines.engines import Count, Speech, Voice
+from server.pipelines.quoting import brief
 from server.pipelines.threads import pour
 from server.pipelines.tts._options import one_of
 from server.pipelines.tts._pieces import pieces, speakable
@@ -108,7 +109,7 @@ class PocketTTS:
         if Path(name).is_file():
             return Path(name)
         if voice.reference or Path(name).suffix:
-            raise ConfigError(f"pocket_tts: there is no recording {name}")
+            raise ConfigError(f"pocket_tts: there is no recording {brief(str(name))}")
         return one_of("pocket_tts", "voice", str(name), self._names) if self._model else str(name)
 
     def _condition(self, source: str | Path) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.errors import ConfigError
 from server.pipelines.engines import Voice
+from server.pipelines.quoting import quoted
 from server.pipelines.tts._higgs import reference
 from server.pipelines.tts._higgs.prompt import ROOM, Scene
 from server.pipelines.tts._higgs.sampler import WINDOW, Sampling
@@ -83,9 +84,9 @@ def _preset(name: str, recorded: Mapping[str, Path]) -> tuple[Path | None, str, 
         written = recorded[name].with_suffix(".txt")
         if not written.is_file():
             raise ConfigError(f"{written} is missing: write down what is said in {recorded[name].name}")
-        return recorded[name], written.read_text(), ""
+        return recorded[name], written.read_text(encoding="utf-8"), ""
     if name not in DESCRIBED:
-        raise ConfigError(f"voice.name = {name!r} is no preset; there are: {', '.join([*recorded, *DESCRIBED])}")
+        raise ConfigError(f"voice.name = {quoted(name)} is no preset; there are: {', '.join([*recorded, *DESCRIBED])}")
     return None, "", DESCRIBED[name]
 
 

@@ -101,7 +101,7 @@ def _processor_settings(model: str, local: bool) -> dict[str, Any]:
     from transformers.utils import cached_file
 
     path = cached_file(model, "processor_config.json", local_files_only=local)
-    return dict(json.loads(Path(str(path)).read_text()))
+    return dict(json.loads(Path(str(path)).read_text(encoding="utf-8")))
 
 
 def _codec_name(model: str, settings: dict[str, Any]) -> str:
@@ -122,5 +122,5 @@ def _processor(model: str, codec: Any, settings: dict[str, Any], local: bool) ->
         AutoFeatureExtractor.from_pretrained(model, local_files_only=local),
         AutoTokenizer.from_pretrained(model, local_files_only=local),
         codec,
-        chat_template=Path(str(template)).read_text(),
+        chat_template=Path(str(template)).read_text(encoding="utf-8"),
     )
