@@ -24,9 +24,10 @@ export class Talk {
   /** Open speaker and microphone; needs a user's gesture. */
   start = async () => {
     const speaker = this.state.started && !this.state.silent ? null : this.#openSpeaker();
-    const fresh = !this.state.started && this.state.entries.length === 0;
+    const first = !this.state.started;
     this.store.dispatch({ type: "page.started" });
     await Promise.all([speaker, this.openMicrophone(preferences().microphone)]);
+    const fresh = first && this.state.entries.length === 0; // only now: who is asked for the microphone may type meanwhile
     if (fresh) this.socket.connect({ quietly: true }); // a session that greets, now that it can be heard
   };
 

@@ -189,6 +189,23 @@ async def test_while_the_browser_asks_nothing_is_said_to_be_wrong() -> None:
         await page.wait_for_selector("#main-button[aria-disabled=false]:has-text('Mute')")
 
 
+async def test_what_is_typed_while_the_browser_asks_goes_on_when_it_is_allowed() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await phase(page, "ready")
+        await page.evaluate(ASKS)
+        await page.click("#main-button")
+        await page.fill("#say-text", "Hello")
+        await page.keyboard.press("Enter")
+        await server.got("user.text")
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await page.evaluate("() => window.allow()")
+        await page.wait_for_selector("#main-button:has-text('Mute')")
+        await heard_ms(server, 1, 600)
+        assert len(server.queries) == 1
+        assert await page.locator(".line.reply del").count() == 0
+
+
 async def test_who_types_first_is_not_told_of_a_missing_microphone() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         await page.fill("#say-text", "Hello")
