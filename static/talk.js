@@ -59,15 +59,14 @@ export class Talk {
   hear = (pcm) => {
     const { mode, talking, muted, link } = this.state;
     if (link.state !== "open" || (mode === "manual" && !talking)) return;
-    this.#silentFrames = muted ? this.#silentFrames + 1 : 0;
+    this.#silentFrames = muted && mode === "auto" ? this.#silentFrames + 1 : 0;
     this.#spokenFrames++;
     if (this.#silentFrames <= SILENCE_AFTER_MUTE) this.socket.sendAudio(pcm);
   };
 
   mute = () => {
-    const muted = !this.state.muted;
-    this.microphone.mute(muted);
-    this.store.dispatch({ type: "page.muted", muted });
+    this.store.dispatch({ type: "page.muted", muted: !this.state.muted });
+    this.#quiet();
   };
 
   /** Silence now; then tell the server how far it got, and that it is over. */
@@ -107,6 +106,7 @@ export class Talk {
   mode = (mode) => {
     prefer({ mode });
     this.store.dispatch({ type: "page.mode", mode }); // at once: what is sent after the update would begin a turn
+    this.#quiet();
     this.update({ turn: { mode } });
   };
 
@@ -158,6 +158,11 @@ export class Talk {
     const action = link.state === "refused" ? { label: "Connect again", run: this.connect } : null;
     if (link.state === "open") this.notices.close("link");
     else if (text) this.notices.show({ key: "link", text, action });
+  }
+
+  // With push to talk the key alone decides what is heard; hands-free is as muted again as it was.
+  #quiet() {
+    this.microphone.mute(this.state.muted && this.state.mode === "auto");
   }
 
   // Typing is a gesture, too: the reply may sound, without a microphone.

@@ -55,6 +55,28 @@ async def test_push_to_talk_on_the_space_bar() -> None:
         assert len(server.sent("user.commit")) == 1
 
 
+async def test_the_talk_key_is_heard_though_one_was_muted_before() -> None:
+    async with talking() as (server, page):
+        await page.click("#main-button")
+        await phase(page, "muted")
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        spoken = len(server.heard)
+        await page.keyboard.down("Space")
+        beeps = lambda: any(np.abs(np.frombuffer(frame, "<i2")).max() > 300 for frame in server.heard[spoken:])  # noqa: E731
+        await asyncio.wait_for(until(beeps), 10)
+        await page.keyboard.up("Space")
+        await server.got("user.commit")
+        await server.tell("transcript.final", text="", turn=1)
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "auto", "silence_ms": 500})
+        await phase(page, "muted")
+        muted = len(server.heard) + 20  # some were on their way
+        await asyncio.wait_for(until(lambda: len(server.heard) > muted + 60), 10)
+        assert not any(map(any, server.heard[muted:])), "hands-free is as muted as it was"
+
+
 async def test_nothing_is_heard_from_the_moment_the_talk_key_is_chosen() -> None:
     """What followed the change on the wire would be a turn that the server has begun, and nobody the key for."""
     async with talking() as (server, page):
