@@ -115,7 +115,7 @@ function greet({ session, resumed, available, characters, turn, notice }) {
   if (Object.keys(changes).length > 0) talk.update(changes);
   else dispatch({ type: "session.updated", ...store.state.session });
   talk.tellInputRate();
-  socket.send({ type: "history.get" });
+  socket.send({ type: store.state.forgetting ? "history.clear" : "history.get" }); // asked without a connection, perhaps
   if (notice && notice !== noticed) {
     const [, text = notice, detail = ""] = notice.match(/^(.+?[.!?])\s+(.+)$/s) ?? []; // its first sentence, and the rest
     notices.show({ key: "notice", kind: "info", text, detail, onclose: () => prefer({ noticed: notice }) });

@@ -17,6 +17,7 @@ export const initial = () => ({
   talking: false, // the talk key is held
   hearing: false, // the server hears speech
   awaiting: false, // a turn was given, no reply has begun
+  forgetting: false, // the server has not yet said that it forgot the conversation
   entries: [], // {kind: "user" | "reply" | "note", id, ...}, each replaced when it changes
   turns: [], // turn.metrics, newest last
 });
@@ -36,7 +37,7 @@ const on = {
   "reply.interrupted": (state, event) => cutByServer(state, event),
   "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event, state.silent)),
   "turn.metrics": (state, event) => addTurn(state, event),
-  history: (state, { messages }) => (state.entries.length > 0 ? state : messages.reduce(recall, state)),
+  history: (state, { messages }) => remembered(state, messages),
   error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
   "page.link": (state, { link }) => (link.state === "open" ? { ...state, link } : { ...lost(state), link }),
   "page.started": (state) => ({ ...state, started: true }),
@@ -48,7 +49,7 @@ const on = {
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
   "page.position": (state, { reply, ms }) => amend(state, reply, (entry) => position(entry, ms)),
   "page.finished": (state, { reply }) => amend(state, reply, finished),
-  "page.cleared": (state) => ({ ...state, entries: [] }),
+  "page.cleared": (state) => ({ ...state, entries: [], forgetting: true }),
   "page.silenced": (state) => ({ ...silence(state), awaiting: false }),
 };
 
@@ -204,6 +205,12 @@ function silence(state) {
 }
 
 const lost = (state) => ({ ...silence(state), hearing: false, awaiting: false, talking: false });
+
+// What the user wants forgotten does not come back with an answer that was on its way.
+function remembered(state, messages) {
+  if (state.forgetting) return messages.length > 0 ? state : { ...state, forgetting: false };
+  return state.entries.length > 0 ? state : messages.reduce(recall, state);
+}
 
 function recall(state, { role, text, turn, character, cut: wasCut }) {
   if (role === "user") return add(state, newUser({ text, turn, final: true }));

@@ -58,6 +58,28 @@ async def test_a_reload_goes_on_with_the_conversation() -> None:
         assert len(server.queries) == 3, "a conversation that goes on is not greeted again"
 
 
+async def test_what_is_to_be_forgotten_without_a_connection_is_forgotten_with_the_next_one() -> None:
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="My secret.", turn=1)
+        await page.wait_for_selector(".line.user")
+        await server.drop(1011)
+        await phase(page, "disconnected")
+        await page.click("#open-settings")
+        await page.click("#clear")
+        await page.wait_for_selector(".line.user", state="detached")
+        await server.connected(3)
+        await server.got("history.clear")
+        await server.tell("history", messages=[{"role": "user", "text": "My secret.", "turn": 1}])  # crossed on the way
+        await server.tell("history", messages=[])
+        await server.tell("transcript.final", text="Hello?", turn=2)
+        await page.wait_for_selector(".line.user")
+        assert await page.locator(".line .text").all_inner_texts() == ["Hello?"]
+        asked = len(server.sent("history.get"))
+        await server.drop(1011)
+        await server.got("history.get", asked + 1)
+        assert len(server.sent("history.clear")) == 1, "it was forgotten once"
+
+
 async def test_errors_are_said_in_plain_words() -> None:
     async with talking() as (server, page):
         await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
