@@ -88,7 +88,7 @@ export function parts(entry, audible = true) {
 }
 
 let ids = 0;
-const newUser = (fields) => ({ kind: "user", id: `user-${++ids}`, final: false, typed: false, turn: null, ...fields });
+const newUser = (fields) => ({ kind: "user", id: `user-${++ids}`, final: false, typed: false, recalled: false, turn: null, ...fields });
 const newReply = ({ reply, turn, character }) => ({
   kind: "reply",
   id: `reply-${++ids}`,
@@ -102,6 +102,7 @@ const newReply = ({ reply, turn, character }) => ({
   status: "waiting", // waiting, speaking, done or cut
   complete: false, // the server has sent all of it
   held: false, // paused
+  recalled: false, // of before this page was opened
   heard: "",
   unheard: "",
 });
@@ -213,7 +214,7 @@ function remembered(state, messages) {
 }
 
 function recall(state, { role, text, turn, character, cut: wasCut }) {
-  if (role === "user") return add(state, newUser({ text, turn, final: true }));
-  const entry = { ...newReply({ reply: -1, turn, character }), text, complete: true };
+  if (role === "user") return add(state, newUser({ text, turn, final: true, recalled: true }));
+  const entry = { ...newReply({ reply: -1, turn, character }), text, complete: true, recalled: true };
   return add(state, wasCut ? cut(entry, text, "…") : { ...entry, status: "done" });
 }

@@ -22,10 +22,12 @@ export class AnnouncerView {
 
   #line(entry, state) {
     this.#done.add(entry.id);
-    if (!this.lines || entry.typed || entry.turn === undefined) return;
+    if (entry.kind === "note") return this.#say(entry.text);
+    if (!this.lines || entry.typed || entry.recalled) return;
     const who = state.session?.available?.find(({ id }) => id === entry.character)?.name ?? entry.character;
     if (entry.kind === "user") this.#say(`You: ${entry.text}`);
-    else this.#say(entry.status === "cut" ? `${who}, cut off: ${entry.heard}` : `${who}: ${entry.text}`);
+    else if (entry.status === "done") this.#say(`${who}: ${entry.text}`);
+    else this.#say(entry.heard ? `${who}, cut off: ${entry.heard}` : `${who}, cut off before the first word.`);
   }
 
   #say(text) {
@@ -34,4 +36,4 @@ export class AnnouncerView {
   }
 }
 
-const finished = (entry) => (entry.kind === "user" ? entry.final : ["done", "cut"].includes(entry.status));
+const finished = ({ kind, final, status }) => kind === "note" || (kind === "user" ? final : ["done", "cut"].includes(status));

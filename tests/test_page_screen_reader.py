@@ -1,0 +1,42 @@
+"""The page in headless Chromium: what a screen reader is told."""
+
+from typing import Any
+
+from tests.browser import phase
+from tests.scripted_server import tone
+from tests.talking_page import TEXT, heard_ms, talking
+
+LAST = "text => document.querySelector('#announcer').lastChild?.textContent === text"
+
+
+async def test_a_reload_does_not_read_the_whole_conversation_again() -> None:
+    async with talking() as (server, page):
+        await page.reload()
+        await server.connected(3)
+        lines: list[dict[str, Any]] = [
+            {"role": "user", "text": "Hello?", "turn": 1},
+            {"role": "assistant", "text": "Good day to", "turn": 1, "character": "finn", "cut": True},
+        ]
+        await server.tell("history", messages=lines)
+        await page.wait_for_selector(".line.reply del")
+        await server.tell("transcript.final", text="Are you there?", turn=2)
+        await page.wait_for_function(LAST, arg="You: Are you there?")
+        assert await page.locator("#announcer p").all_inner_texts() == ["Ready", "You: Are you there?"]
+
+
+async def test_a_conversation_that_the_server_has_lost_is_told() -> None:
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="Hello?", turn=1)
+        await page.wait_for_selector(".line.user")
+        server.created = {"session": "s2", "resumed": False}
+        await server.drop(1011)
+        await page.wait_for_function(LAST, arg="A new conversation: the server no longer has the one above.")
+
+
+async def test_a_reply_that_is_cut_off_before_it_is_heard_is_no_empty_line() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 100)
+        await server.tell("reply.interrupted", reply=1, heard_ms=0, heard="", unheard=TEXT, reason="client")
+        await page.wait_for_function(LAST, arg="Ada, cut off before the first word.")
+        await phase(page, "listening")
