@@ -43,7 +43,7 @@ const on = {
   "page.started": (state) => ({ ...state, started: true }),
   "page.microphone": (state, { open, asking = false }) => ({ ...state, microphone: open, asking }),
   "page.silent": (state, { silent }) => ({ ...state, silent }),
-  "page.mode": (state, { mode }) => ({ ...state, mode }),
+  "page.mode": (state, { mode }) => ({ ...state, mode, talking: false }), // the server forgets what was being said
   "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
   "page.talking": (state, { talking, awaiting = false }) => ({ ...state, talking, awaiting }),
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),

@@ -77,6 +77,21 @@ async def test_the_talk_key_is_heard_though_one_was_muted_before() -> None:
         assert not any(map(any, server.heard[muted:])), "hands-free is as muted as it was"
 
 
+async def test_hands_free_chosen_while_the_talk_key_is_held_lets_it_go() -> None:
+    async with talking() as (server, page):
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        await page.keyboard.down("Space")
+        await phase(page, "hearing")
+        await page.click("#mode")
+        await server.got("session.update", 2)
+        await server.tell("session.updated", turn={"mode": "auto", "silence_ms": 500})
+        await page.keyboard.up("Space")
+        await phase(page, "listening")
+        assert not server.sent("user.commit")
+
+
 async def test_nothing_is_heard_from_the_moment_the_talk_key_is_chosen() -> None:
     """What followed the change on the wire would be a turn that the server has begun, and nobody the key for."""
     async with talking() as (server, page):
