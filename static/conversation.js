@@ -103,6 +103,7 @@ const newReply = ({ reply, turn, character }) => ({
   complete: false, // the server has sent all of it
   held: false, // paused
   recalled: false, // of before this page was opened
+  guessed: false, // cut off by the page: the server knows better what was heard, and will say it
   heard: "",
   unheard: "",
 });
@@ -181,11 +182,11 @@ function finished(entry) {
 function complete(entry, { text, audio_ms: audioMs }, silent) {
   const unheard = silent || (entry.status === "waiting" && !(audioMs > 0));
   const status = unheard && entry.status !== "cut" ? "done" : entry.status;
-  return { ...entry, text: text || entry.text, audioMs, status, complete: true };
+  return { ...entry, text: text || entry.text, audioMs, status, complete: true, guessed: false };
 }
 
 function cut(entry, heard, unheard) {
-  return { ...entry, status: "cut", held: false, complete: true, heard, unheard };
+  return { ...entry, status: "cut", held: false, complete: true, guessed: false, heard, unheard };
 }
 
 function cutByServer(state, { reply, heard, unheard }) {
@@ -200,7 +201,7 @@ function silence(state) {
   const entries = state.entries.map((entry) => {
     if (entry.kind !== "reply" || entry.status === "cut" || entry.status === "done") return entry;
     const at = spokenUntil(entry);
-    return cut(entry, entry.text.slice(0, at), entry.text.slice(at));
+    return { ...cut(entry, entry.text.slice(0, at), entry.text.slice(at)), guessed: true };
   });
   return { ...state, entries: entries.filter((entry) => entry.status !== "cut" || entry.heard || entry.unheard) };
 }

@@ -40,3 +40,24 @@ async def test_a_reply_that_is_cut_off_before_it_is_heard_is_no_empty_line() -> 
         await server.tell("reply.interrupted", reply=1, heard_ms=0, heard="", unheard=TEXT, reason="client")
         await page.wait_for_function(LAST, arg="Ada, cut off before the first word.")
         await phase(page, "listening")
+
+
+async def test_what_was_heard_of_a_reply_is_the_servers_word() -> None:
+    """The page stops at once, and guesses."""
+    async with talking() as (server, page):
+        for reply in (1, 2):
+            await server.speak(reply, TEXT, tone(5_000))
+            await heard_ms(server, reply, 1_000)
+            await page.keyboard.press("Escape")
+            await server.got("reply.interrupt", reply)
+            await page.wait_for_selector(f".line.reply:nth-child({reply}) del")
+            if reply == 1:
+                rest = TEXT.removeprefix("You")
+                await server.tell(
+                    "reply.interrupted", reply=1, heard_ms=900, heard="You", unheard=rest, reason="client"
+                )
+                await page.wait_for_function(LAST, arg="Ada, cut off: You")
+        assert await page.locator("#announcer p").count() == 2
+        await server.drop(1013)  # it will not say
+        await page.wait_for_function("() => document.querySelectorAll('#announcer p').length === 4")
+        assert "Ada, cut off: You follow" in await page.inner_text("#announcer")

@@ -17,7 +17,7 @@ export class AnnouncerView {
     const now = phase(state);
     if (now !== this.#phase && TOLD.has(now)) this.#say(PHASES[now]);
     this.#phase = now;
-    for (const entry of state.entries) if (!this.#done.has(entry.id) && finished(entry)) this.#line(entry, state);
+    for (const entry of state.entries) if (!this.#done.has(entry.id) && finished(entry, now)) this.#line(entry, state);
   }
 
   #line(entry, state) {
@@ -36,4 +36,8 @@ export class AnnouncerView {
   }
 }
 
-const finished = ({ kind, final, status }) => kind === "note" || (kind === "user" ? final : ["done", "cut"].includes(status));
+// What was cut off here waits for the server's word on what was heard, unless that will not come.
+function finished({ kind, final, status, guessed }, now) {
+  if (kind === "user") return final;
+  return kind === "note" || status === "done" || (status === "cut" && (!guessed || now === "disconnected"));
+}
