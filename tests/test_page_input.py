@@ -124,6 +124,17 @@ async def test_the_keyboard_stays_where_it_is() -> None:
         await phase(page, "listening")
         await page.wait_for_selector("#stop[aria-disabled=true]")
         assert await page.evaluate("() => document.activeElement.id") == "stop"
+        await page.fill("#say-text", "Hello")
+        await page.focus("#send")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("#send[aria-disabled=true]")
+        await page.evaluate("() => new Promise(requestAnimationFrame)")
+        assert await page.evaluate("() => document.activeElement.id") == "send"
+        await page.keyboard.press("Enter")
+        await page.fill("#say-text", "Again")
+        await page.keyboard.press("Enter")
+        await server.got("user.text", 2)
+        assert [each["text"] for each in server.sent("user.text")] == ["Hello", "Again"]
 
 
 async def test_holding_the_button_talks_too() -> None:

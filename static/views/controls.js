@@ -78,7 +78,7 @@ export class ControlsView {
   }
 
   #ready() {
-    this.#send.disabled = this.#form.dataset.open !== "true" || !this.#text.value.trim();
+    enable(this.#send, this.#form.dataset.open === "true" && this.#text.value.trim() !== "");
   }
 }
 
