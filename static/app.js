@@ -102,12 +102,13 @@ function received(message) {
   obey[message.type]?.(message);
 }
 
-// A session begins, or is taken up again: what the user has chosen before still holds.
+// A session begins, or is taken up again: what the user has chosen before still holds. But a conversation keeps those it
+// was with, whoever was chosen in another tab meanwhile.
 function greet({ session, resumed, available, characters, turn, notice }) {
   remember(session);
   player.reset();
-  const { mode, silenceMs, interrupt, characters: chosen, noticed } = preferences();
-  const ids = chosen?.filter((id) => available.some((each) => each.id === id)) ?? [];
+  const { mode, silenceMs, interrupt, characters: latest, noticed } = preferences();
+  const ids = (resumed ? talk.chosen : latest)?.filter((id) => available.some((each) => each.id === id)) ?? [];
   const changes = {};
   if (ids.length > 0 && ids.join() !== characters.map(({ id }) => id).join()) changes.characters = ids;
   if ((mode && mode !== turn.mode) || silenceMs) changes.turn = { mode: mode ?? turn.mode, silence_ms: silenceMs ?? turn.silence_ms };

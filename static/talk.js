@@ -12,6 +12,7 @@ const SILENCE_AFTER_MUTE = 2000 / 20; // frames: enough for the server to see th
 export class Talk {
   #silentFrames = 0;
   #spokenFrames = 0;
+  chosen = null; // who was asked for on this page: ids
 
   constructor({ store, socket, player, microphone, notices }) {
     Object.assign(this, { store, socket, player, microphone, notices });
@@ -111,6 +112,7 @@ export class Talk {
   };
 
   choose = (characters) => {
+    this.chosen = characters;
     prefer({ characters });
     this.update({ characters });
   };

@@ -80,6 +80,23 @@ async def test_what_is_to_be_forgotten_without_a_connection_is_forgotten_with_th
         assert len(server.sent("history.clear")) == 1, "it was forgotten once"
 
 
+async def test_a_conversation_keeps_its_characters_whoever_another_tab_has_chosen() -> None:
+    async with talking() as (server, page):
+        await page.click("text=Finn")
+        assert (await server.got("session.update"))["characters"] == ["finn"]
+        asked = len(server.sent("history.get"))
+        await server.drop(1011)
+        await server.connected(3)
+        assert (await server.got("session.update", 2))["characters"] == ["finn"], "asked for here, perhaps in vain"
+        await server.got("history.get", asked + 1)
+        await page.reload()  # to the server it is Ada's, as if Finn had been asked for elsewhere
+        await server.got("history.get", asked + 2)
+        assert len(server.sent("session.update")) == 2
+        await page.evaluate("() => sessionStorage.clear()")
+        await page.reload()
+        assert (await server.got("session.update", 3))["characters"] == ["finn"], "a new one begins with the latest"
+
+
 async def test_errors_are_said_in_plain_words() -> None:
     async with talking() as (server, page):
         await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
