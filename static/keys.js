@@ -10,6 +10,7 @@ export function listenToKeys({ stop, press, release }, manual, talkButton) {
     return target !== talkButton && Boolean(target.closest?.(PRESSABLE));
   };
   addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // an input method's own: Esc takes back what it offers
     if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
     if (event.code !== "Space" || !manual() || taken(event.target)) return;
     event.preventDefault();

@@ -188,6 +188,18 @@ async def test_a_typed_turn_interrupts_and_is_shown_once() -> None:
         assert await page.locator(".line.user").all_inner_texts() == ["You\n\nWhich map?"]
 
 
+async def test_esc_that_an_input_method_takes_stops_nobody() -> None:
+    composing = "() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', isComposing: true }))"
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await page.evaluate(composing)
+        await heard_ms(server, 1, 600)
+        assert not server.sent("reply.interrupt")
+        await page.keyboard.press("Escape")
+        await server.got("reply.interrupt")
+
+
 async def test_typing_needs_no_microphone() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         await server.connected()
