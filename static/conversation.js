@@ -206,7 +206,8 @@ function silence(state) {
   return { ...state, entries: entries.filter((entry) => entry.status !== "cut" || entry.heard || entry.unheard) };
 }
 
-const lost = (state) => ({ ...silence(state), hearing: false, awaiting: false, talking: false });
+// What was being said is lost to the server with the connection, so it is no turn.
+const lost = (state) => ({ ...forget(silence(state)), hearing: false, awaiting: false, talking: false });
 
 // What the user wants forgotten does not come back with an answer that was on its way.
 function remembered(state, messages) {

@@ -37,6 +37,17 @@ async def test_what_sounds_ends_with_the_connection() -> None:
         await phase(page, "disconnected")
 
 
+async def test_what_was_being_said_when_the_connection_was_lost_leaves_no_line() -> None:
+    async with talking() as (server, page):
+        await server.tell("user.started", at_ms=100)
+        await server.tell("transcript.partial", text="and then I")
+        await page.wait_for_selector(".line.user.partial")
+        await server.drop(1011)
+        await page.wait_for_selector(".line.user", state="detached")
+        await server.connected(3)
+        await phase(page, "listening")
+
+
 async def test_a_reload_goes_on_with_the_conversation() -> None:
     async with talking() as (server, page):
         await server.tell("transcript.final", text="Hello?", turn=1)
