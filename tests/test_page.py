@@ -137,6 +137,12 @@ async def test_the_latency_view_adds_up() -> None:
             "all => all.map((each) => each.getBoundingClientRect().width)"
         )
         assert widths[0] / sum(widths) == pytest.approx(500 / 600, abs=0.02)
+        await page.fill("#say-text", "And this one?")
+        await page.keyboard.press("Enter")
+        await server.tell("transcript.final", text="And this one?", turn=3)
+        await server.tell("turn.metrics", turn=3, reply=3, first_token=2, first_sent=20)
+        await page.wait_for_selector("#timing-rows .row-head:has-text('Turn 3, typed')")
+        assert await page.inner_text("#timing-median") == "600 ms", "who types waits for no silence"
 
 
 def lines(count: int) -> list[dict[str, Any]]:
