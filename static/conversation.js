@@ -35,7 +35,7 @@ const on = {
   "reply.paused": (state, { reply }) => amend(state, reply, (entry) => ({ ...entry, held: true })),
   "reply.resumed": (state, { reply, reason }) => resume(state, reply, reason),
   "reply.interrupted": (state, event) => cutByServer(state, event),
-  "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event, state.silent)),
+  "reply.done": (state, event) => done(state, event),
   "turn.metrics": (state, event) => addTurn(state, event),
   history: (state, { messages }) => remembered(state, messages),
   error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
@@ -177,6 +177,12 @@ function position(entry, ms) {
 
 function finished(entry) {
   return entry.status === "cut" ? entry : { ...entry, status: "done", held: false };
+}
+
+// A reply that came to nothing, for its model failed, leaves no line: the error has been told.
+function done(state, event) {
+  const next = amend(state, event.reply, (entry) => complete(entry, event, state.silent));
+  return { ...next, entries: next.entries.filter(({ complete, text }) => !complete || text) };
 }
 
 function complete(entry, { text, audio_ms: audioMs }, silent) {

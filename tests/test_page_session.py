@@ -129,6 +129,19 @@ async def test_errors_are_said_in_plain_words() -> None:
         assert await page.locator(".notice").count() == 0
 
 
+async def test_a_reply_that_came_to_nothing_does_not_go_on_thinking() -> None:
+    """As the server tells it of a model that cannot be reached."""
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="Hello?", turn=1)
+        await server.tell("reply.started", reply=1, turn=1, character="ada")
+        await page.wait_for_selector(".line.reply [aria-label=thinking]")
+        await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
+        await server.tell("reply.done", reply=1, text="", audio_ms=0)
+        await page.wait_for_selector(".line.reply", state="detached")
+        await phase(page, "listening")
+        assert await page.locator("#announcer p").all_inner_texts() == ["Ready", "You: Hello?"]
+
+
 async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         server.created = {"notice": "No language model is plugged in."}
