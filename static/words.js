@@ -53,7 +53,7 @@ const SERVER = {
 
 /** What to tell of the server's `error` event: the plain half, and the server's own words as detail. */
 export function serverTrouble({ code, message }) {
-  const text = SERVER[code];
+  const text = SERVER[code] ?? SERVER[code.replace(/_.*/, "_failed")]; // tts_unreachable: whose fault it is, at least
   return text ? { text, detail: message } : { text: message || `The server reported an error (${code}).`, detail: "" };
 }
 

@@ -115,6 +115,10 @@ async def test_errors_are_said_in_plain_words() -> None:
         assert await notice.inner_text() == "The language model cannot be reached.\n\nconnect ECONNREFUSED"
         await notice.get_by_label("Close this message").click()
         await page.wait_for_selector(".notice", state="detached")
+        await server.tell("error", code="tts_unreachable", message="check [tts] base_url", fatal=False)
+        voice = "The voice failed, so the rest of this reply stays silent.\n\ncheck [tts] base_url"
+        assert await notice.inner_text() == voice
+        await notice.get_by_label("Close this message").click()
         await server.tell("error", code="idle", message="nothing was said (server.idle_s)", fatal=True)
         await server.drop(1008, "nothing was said")
         await page.wait_for_selector("text=the server let the conversation go")
