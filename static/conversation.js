@@ -38,7 +38,7 @@ const on = {
   "reply.done": (state, event) => done(state, event),
   "turn.metrics": (state, event) => addTurn(state, event),
   history: (state, { messages }) => remembered(state, messages),
-  error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
+  error: (state, { code }) => failed(state, code),
   "page.link": (state, { link }) => (link.state === "open" ? { ...state, link } : { ...lost(state), link }),
   "page.started": (state) => ({ ...state, started: true }),
   "page.microphone": (state, { open, asking = false }) => ({ ...state, microphone: open, asking }),
@@ -143,6 +143,12 @@ function finalText(state, text, turn) {
 function forget(state) {
   const entry = live(state);
   return entry ? remove(state, entry) : state;
+}
+
+// What could not be transcribed is no turn, though some of it had been understood.
+function failed(state, code) {
+  if (code === "bad_message") return state;
+  return { ...(code.startsWith("stt_") ? forget(state) : state), awaiting: false };
 }
 
 // The user's cough or "mhm" is forgotten; a pause that the page itself asked for says nothing about them.

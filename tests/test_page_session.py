@@ -146,6 +146,17 @@ async def test_a_reply_that_came_to_nothing_does_not_go_on_thinking() -> None:
         assert await page.locator("#announcer p").all_inner_texts() == ["Ready", "You: Hello?"]
 
 
+async def test_what_could_not_be_transcribed_leaves_no_half_line() -> None:
+    async with talking() as (server, page):
+        await server.tell("user.started", at_ms=100)
+        await server.tell("transcript.partial", text="and then I")
+        await page.wait_for_selector(".line.user.partial")
+        await server.tell("user.stopped", at_ms=900)
+        await server.tell("error", code="stt_failed", message="it broke", fatal=False)
+        await page.wait_for_selector(".line.user", state="detached")
+        await phase(page, "listening")
+
+
 async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         server.created = {"notice": "No language model is plugged in."}
