@@ -59,7 +59,7 @@ export function serverTrouble({ code, message }) {
 
 const ENDS = {
   idle: "Nothing was said for a long while, so the server let the conversation go.",
-  unauthorized: "This server wants an access token: add ?token=... to the address of this page.",
+  unauthorized: "This server asks for its access token. It belongs in the address of this page: ?token=... at the end.",
   forbidden_origin: "This server does not take conversations from this page's address.",
   taken_over: "This conversation goes on in another window.",
   full: "The server is full. Trying again in a moment.",

@@ -199,6 +199,15 @@ async def test_the_token_of_the_pages_address_goes_to_the_socket() -> None:
         assert server.queries[0] == {"token": "s3cret"}
 
 
+async def test_a_token_that_is_wrong_is_not_told_to_be_missing() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url + "?token=no") as page:
+        await phase(page, "ready")
+        await server.tell("error", code="unauthorized", message="the token is missing or wrong", fatal=True)
+        await server.drop(1008)
+        words = "This server asks for its access token. It belongs in the address of this page: ?token=... at the end."
+        await page.wait_for_selector(f".notice:has-text('{words}')")
+
+
 async def test_the_settings_take_effect_at_once() -> None:
     async with talking() as (server, page):
         await page.click("#open-settings")
