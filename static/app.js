@@ -188,10 +188,10 @@ window.parley = { tap, get state() { return store.state; } }; // prettier-ignore
 
 settings.onopen = () => {
   const { session, mode } = store.state;
-  const { volume, silenceMs, theme, announce, microphone: chosen, speaker } = preferences();
-  const { silence_ms = 500 } = session?.turn ?? {};
-  const interrupt = session?.interrupt ?? { speaking: true, thinking: true };
-  settings.fill({ volume, mode, silenceMs: silence_ms ?? silenceMs, interrupt, theme, announce });
+  const { volume, silenceMs, interrupt: chose, theme, announce, microphone: chosen, speaker } = preferences();
+  const silence = silenceMs ?? session?.turn.silence_ms ?? 500; // chosen without a connection, it is told with the next one
+  const interrupt = { speaking: true, thinking: true, ...session?.interrupt, ...chose };
+  settings.fill({ volume, mode, silenceMs: silence, interrupt, theme, announce });
   settings.listDevices({ microphone: chosen || "", speaker });
 };
 

@@ -222,3 +222,20 @@ async def test_the_settings_take_effect_at_once() -> None:
         changes = await server.got("session.update", 3)
         assert changes["turn"]["mode"] == "manual"
         assert changes["interrupt"] == {"thinking": False}
+
+
+async def test_settings_that_are_chosen_without_a_connection_stay_chosen() -> None:
+    async with talking() as (server, page):
+        await server.drop(1013)  # the page waits some seconds before it asks again
+        await phase(page, "disconnected")
+        await page.click("#open-settings")
+        await page.uncheck("[name=speaking]")
+        await page.fill("[name=silence]", "1200")
+        await page.click("#settings footer >> text=Done")
+        await page.click("#open-settings")
+        assert not await page.is_checked("[name=speaking]")
+        assert await page.is_checked("[name=thinking]")
+        assert await page.input_value("[name=silence]") == "1200"
+        told = await server.got("session.update")
+        assert told["interrupt"] == {"speaking": False}
+        assert told["turn"] == {"mode": "auto", "silence_ms": 1200}
