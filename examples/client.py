@@ -47,8 +47,8 @@ async def ears(socket, answer: wave.Wave_write) -> None:
 
 
 async def main(question: str, answer: str) -> None:
-    with wave.open(question) as source, wave.open(answer, "wb") as target:
-        async with websockets.connect(URL) as socket:
+    async with websockets.connect(URL) as socket:
+        with wave.open(question) as source, wave.open(answer, "wb") as target:
             speaking = asyncio.create_task(microphone(socket, source))
             await ears(socket, target)
             speaking.cancel()

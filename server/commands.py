@@ -111,7 +111,7 @@ _command: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discrimina
 
 def command(message: object) -> Command:
     """`message` (what JSON or msgpack gave) as a command. Raises `ProtocolError`, naming the field at fault."""
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or message.get("type") is None:
         raise ProtocolError('a message is an object with a "type"')
     try:
         return _command.validate_python(message)

@@ -102,12 +102,13 @@ function received(message) {
   obey[message.type]?.(message);
 }
 
-// A session begins, or is taken up again: what the user has chosen before still holds.
+// A session begins, or is taken up again: what the user has chosen before still holds. But a conversation keeps those it
+// was with, whoever was chosen in another tab meanwhile.
 function greet({ session, resumed, available, characters, turn, notice }) {
   remember(session);
   player.reset();
-  const { mode, silenceMs, interrupt, characters: chosen, noticed } = preferences();
-  const ids = chosen?.filter((id) => available.some((each) => each.id === id)) ?? [];
+  const { mode, silenceMs, interrupt, characters: latest, noticed } = preferences();
+  const ids = (resumed ? talk.chosen : latest)?.filter((id) => available.some((each) => each.id === id)) ?? [];
   const changes = {};
   if (ids.length > 0 && ids.join() !== characters.map(({ id }) => id).join()) changes.characters = ids;
   if ((mode && mode !== turn.mode) || silenceMs) changes.turn = { mode: mode ?? turn.mode, silence_ms: silenceMs ?? turn.silence_ms };
@@ -115,7 +116,7 @@ function greet({ session, resumed, available, characters, turn, notice }) {
   if (Object.keys(changes).length > 0) talk.update(changes);
   else dispatch({ type: "session.updated", ...store.state.session });
   talk.tellInputRate();
-  socket.send({ type: "history.get" });
+  socket.send({ type: store.state.forgetting ? "history.clear" : "history.get" }); // asked without a connection, perhaps
   if (notice && notice !== noticed) {
     const [, text = notice, detail = ""] = notice.match(/^(.+?[.!?])\s+(.+)$/s) ?? []; // its first sentence, and the rest
     notices.show({ key: "notice", kind: "info", text, detail, onclose: () => prefer({ noticed: notice }) });
@@ -187,10 +188,10 @@ window.parley = { tap, get state() { return store.state; } }; // prettier-ignore
 
 settings.onopen = () => {
   const { session, mode } = store.state;
-  const { volume, silenceMs, theme, announce, microphone: chosen, speaker } = preferences();
-  const { silence_ms = 500 } = session?.turn ?? {};
-  const interrupt = session?.interrupt ?? { speaking: true, thinking: true };
-  settings.fill({ volume, mode, silenceMs: silence_ms ?? silenceMs, interrupt, theme, announce });
+  const { volume, silenceMs, interrupt: chose, theme, announce, microphone: chosen, speaker } = preferences();
+  const silence = silenceMs ?? session?.turn.silence_ms ?? 500; // chosen without a connection, it is told with the next one
+  const interrupt = { speaking: true, thinking: true, ...session?.interrupt, ...chose };
+  settings.fill({ volume, mode, silenceMs: silence, interrupt, theme, announce });
   settings.listDevices({ microphone: chosen || "", speaker });
 };
 

@@ -17,6 +17,7 @@ export const initial = () => ({
   talking: false, // the talk key is held
   hearing: false, // the server hears speech
   awaiting: false, // a turn was given, no reply has begun
+  forgetting: false, // the server has not yet said that it forgot the conversation
   entries: [], // {kind: "user" | "reply" | "note", id, ...}, each replaced when it changes
   turns: [], // turn.metrics, newest last
 });
@@ -34,21 +35,21 @@ const on = {
   "reply.paused": (state, { reply }) => amend(state, reply, (entry) => ({ ...entry, held: true })),
   "reply.resumed": (state, { reply, reason }) => resume(state, reply, reason),
   "reply.interrupted": (state, event) => cutByServer(state, event),
-  "reply.done": (state, event) => amend(state, event.reply, (entry) => complete(entry, event, state.silent)),
+  "reply.done": (state, event) => done(state, event),
   "turn.metrics": (state, event) => addTurn(state, event),
-  history: (state, { messages }) => (state.entries.length > 0 ? state : messages.reduce(recall, state)),
-  error: (state, { code }) => (code === "bad_message" ? state : { ...state, awaiting: false }),
+  history: (state, { messages }) => remembered(state, messages),
+  error: (state, { code }) => failed(state, code),
   "page.link": (state, { link }) => (link.state === "open" ? { ...state, link } : { ...lost(state), link }),
   "page.started": (state) => ({ ...state, started: true }),
   "page.microphone": (state, { open, asking = false }) => ({ ...state, microphone: open, asking }),
   "page.silent": (state, { silent }) => ({ ...state, silent }),
-  "page.mode": (state, { mode }) => ({ ...state, mode }),
+  "page.mode": (state, { mode }) => ({ ...state, mode, talking: false }), // the server forgets what was being said
   "page.muted": (state, { muted }) => ({ ...state, muted, hearing: state.hearing && !muted }),
   "page.talking": (state, { talking, awaiting = false }) => ({ ...state, talking, awaiting }),
   "page.typed": (state, { text }) => add({ ...state, awaiting: true }, newUser({ text, final: true, typed: true })),
   "page.position": (state, { reply, ms }) => amend(state, reply, (entry) => position(entry, ms)),
   "page.finished": (state, { reply }) => amend(state, reply, finished),
-  "page.cleared": (state) => ({ ...state, entries: [] }),
+  "page.cleared": (state) => ({ ...state, entries: [], forgetting: true }),
   "page.silenced": (state) => ({ ...silence(state), awaiting: false }),
 };
 
@@ -87,7 +88,7 @@ export function parts(entry, audible = true) {
 }
 
 let ids = 0;
-const newUser = (fields) => ({ kind: "user", id: `user-${++ids}`, final: false, typed: false, turn: null, ...fields });
+const newUser = (fields) => ({ kind: "user", id: `user-${++ids}`, final: false, typed: false, recalled: false, turn: null, ...fields });
 const newReply = ({ reply, turn, character }) => ({
   kind: "reply",
   id: `reply-${++ids}`,
@@ -101,6 +102,8 @@ const newReply = ({ reply, turn, character }) => ({
   status: "waiting", // waiting, speaking, done or cut
   complete: false, // the server has sent all of it
   held: false, // paused
+  recalled: false, // of before this page was opened
+  guessed: false, // cut off by the page: the server knows better what was heard, and will say it
   heard: "",
   unheard: "",
 });
@@ -142,6 +145,12 @@ function forget(state) {
   return entry ? remove(state, entry) : state;
 }
 
+// What could not be transcribed is no turn, though some of it had been understood.
+function failed(state, code) {
+  if (code === "bad_message") return state;
+  return { ...(code.startsWith("stt_") ? forget(state) : state), awaiting: false };
+}
+
 // The user's cough or "mhm" is forgotten; a pause that the page itself asked for says nothing about them.
 function resume(state, reply, reason) {
   const resumed = amend(state, reply, (entry) => ({ ...entry, held: false }));
@@ -176,14 +185,20 @@ function finished(entry) {
   return entry.status === "cut" ? entry : { ...entry, status: "done", held: false };
 }
 
+// A reply that came to nothing, for its model failed, leaves no line: the error has been told.
+function done(state, event) {
+  const next = amend(state, event.reply, (entry) => complete(entry, event, state.silent));
+  return { ...next, entries: next.entries.filter(({ complete, text }) => !complete || text) };
+}
+
 function complete(entry, { text, audio_ms: audioMs }, silent) {
   const unheard = silent || (entry.status === "waiting" && !(audioMs > 0));
   const status = unheard && entry.status !== "cut" ? "done" : entry.status;
-  return { ...entry, text: text || entry.text, audioMs, status, complete: true };
+  return { ...entry, text: text || entry.text, audioMs, status, complete: true, guessed: false };
 }
 
 function cut(entry, heard, unheard) {
-  return { ...entry, status: "cut", held: false, complete: true, heard, unheard };
+  return { ...entry, status: "cut", held: false, complete: true, guessed: false, heard, unheard };
 }
 
 function cutByServer(state, { reply, heard, unheard }) {
@@ -198,15 +213,22 @@ function silence(state) {
   const entries = state.entries.map((entry) => {
     if (entry.kind !== "reply" || entry.status === "cut" || entry.status === "done") return entry;
     const at = spokenUntil(entry);
-    return cut(entry, entry.text.slice(0, at), entry.text.slice(at));
+    return { ...cut(entry, entry.text.slice(0, at), entry.text.slice(at)), guessed: true };
   });
   return { ...state, entries: entries.filter((entry) => entry.status !== "cut" || entry.heard || entry.unheard) };
 }
 
-const lost = (state) => ({ ...silence(state), hearing: false, awaiting: false, talking: false });
+// What was being said is lost to the server with the connection, so it is no turn.
+const lost = (state) => ({ ...forget(silence(state)), hearing: false, awaiting: false, talking: false });
+
+// What the user wants forgotten does not come back with an answer that was on its way.
+function remembered(state, messages) {
+  if (state.forgetting) return messages.length > 0 ? state : { ...state, forgetting: false };
+  return state.entries.length > 0 ? state : messages.reduce(recall, state);
+}
 
 function recall(state, { role, text, turn, character, cut: wasCut }) {
-  if (role === "user") return add(state, newUser({ text, turn, final: true }));
-  const entry = { ...newReply({ reply: -1, turn, character }), text, complete: true };
+  if (role === "user") return add(state, newUser({ text, turn, final: true, recalled: true }));
+  const entry = { ...newReply({ reply: -1, turn, character }), text, complete: true, recalled: true };
   return add(state, wasCut ? cut(entry, text, "…") : { ...entry, status: "done" });
 }

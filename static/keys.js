@@ -10,15 +10,16 @@ export function listenToKeys({ stop, press, release }, manual, talkButton) {
     return target !== talkButton && Boolean(target.closest?.(PRESSABLE));
   };
   addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // an input method's own: Esc takes back what it offers
     if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
     if (event.code !== "Space" || !manual() || taken(event.target)) return;
     event.preventDefault();
     if (!event.repeat) press();
   });
   addEventListener("keyup", (event) => {
-    if (event.code !== "Space" || !manual()) return;
-    if (!taken(event.target)) event.preventDefault(); // a button would be clicked
-    release();
+    if (event.code !== "Space") return;
+    if (manual() && !taken(event.target)) event.preventDefault(); // a button would be clicked
+    release(); // whatever the space bar is now: it may have been the talk key when it went down
   });
   addEventListener("blur", release); // the keyup would go elsewhere
   document.addEventListener("visibilitychange", () => document.hidden && release());

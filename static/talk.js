@@ -12,6 +12,7 @@ const SILENCE_AFTER_MUTE = 2000 / 20; // frames: enough for the server to see th
 export class Talk {
   #silentFrames = 0;
   #spokenFrames = 0;
+  chosen = null; // who was asked for on this page: ids
 
   constructor({ store, socket, player, microphone, notices }) {
     Object.assign(this, { store, socket, player, microphone, notices });
@@ -24,9 +25,10 @@ export class Talk {
   /** Open speaker and microphone; needs a user's gesture. */
   start = async () => {
     const speaker = this.state.started && !this.state.silent ? null : this.#openSpeaker();
-    const fresh = !this.state.started && this.state.entries.length === 0;
+    const first = !this.state.started;
     this.store.dispatch({ type: "page.started" });
     await Promise.all([speaker, this.openMicrophone(preferences().microphone)]);
+    const fresh = first && this.state.entries.length === 0; // only now: who is asked for the microphone may type meanwhile
     if (fresh) this.socket.connect({ quietly: true }); // a session that greets, now that it can be heard
   };
 
@@ -58,15 +60,14 @@ export class Talk {
   hear = (pcm) => {
     const { mode, talking, muted, link } = this.state;
     if (link.state !== "open" || (mode === "manual" && !talking)) return;
-    this.#silentFrames = muted ? this.#silentFrames + 1 : 0;
+    this.#silentFrames = muted && mode === "auto" ? this.#silentFrames + 1 : 0;
     this.#spokenFrames++;
     if (this.#silentFrames <= SILENCE_AFTER_MUTE) this.socket.sendAudio(pcm);
   };
 
   mute = () => {
-    const muted = !this.state.muted;
-    this.microphone.mute(muted);
-    this.store.dispatch({ type: "page.muted", muted });
+    this.store.dispatch({ type: "page.muted", muted: !this.state.muted });
+    this.#quiet();
   };
 
   /** Silence now; then tell the server how far it got, and that it is over. */
@@ -106,10 +107,12 @@ export class Talk {
   mode = (mode) => {
     prefer({ mode });
     this.store.dispatch({ type: "page.mode", mode }); // at once: what is sent after the update would begin a turn
+    this.#quiet();
     this.update({ turn: { mode } });
   };
 
   choose = (characters) => {
+    this.chosen = characters;
     prefer({ characters });
     this.update({ characters });
   };
@@ -157,6 +160,11 @@ export class Talk {
     const action = link.state === "refused" ? { label: "Connect again", run: this.connect } : null;
     if (link.state === "open") this.notices.close("link");
     else if (text) this.notices.show({ key: "link", text, action });
+  }
+
+  // With push to talk the key alone decides what is heard; hands-free is as muted again as it was.
+  #quiet() {
+    this.microphone.mute(this.state.muted && this.state.mode === "auto");
   }
 
   // Typing is a gesture, too: the reply may sound, without a microphone.

@@ -53,13 +53,13 @@ const SERVER = {
 
 /** What to tell of the server's `error` event: the plain half, and the server's own words as detail. */
 export function serverTrouble({ code, message }) {
-  const text = SERVER[code];
+  const text = SERVER[code] ?? SERVER[code.replace(/_.*/, "_failed")]; // tts_unreachable: whose fault it is, at least
   return text ? { text, detail: message } : { text: message || `The server reported an error (${code}).`, detail: "" };
 }
 
 const ENDS = {
   idle: "Nothing was said for a long while, so the server let the conversation go.",
-  unauthorized: "This server wants an access token: add ?token=... to the address of this page.",
+  unauthorized: "This server asks for its access token. It belongs in the address of this page: ?token=... at the end.",
   forbidden_origin: "This server does not take conversations from this page's address.",
   taken_over: "This conversation goes on in another window.",
   full: "The server is full. Trying again in a moment.",

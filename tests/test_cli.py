@@ -26,6 +26,21 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in capsys.readouterr().err
 
 
+def test_a_reader_that_has_read_enough_of_the_report() -> None:
+    """`python -m server doctor | head -1`"""
+    started = [sys.executable, "-m", "server", "doctor", "--port", "0"]
+    environment = os.environ | {"PARLEY_LLM_ENGINE": "eliza"}
+    doctor = subprocess.Popen(
+        started, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert doctor.stdout
+    assert doctor.stderr
+    with doctor:
+        assert doctor.stdout.readline().startswith("ok")
+        doctor.stdout.close()
+        assert "Traceback" not in doctor.stderr.read()
+
+
 def test_an_option_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["say", "hello", "--loud"])

@@ -178,3 +178,15 @@ async def test_the_example_speaks_a_recording_and_records_the_answer(tmp_path: P
     assert printed.splitlines() == ["you:  who are you", "them: Hello there.", "them: I am Ada."]
     with wave.open(str(tmp_path / "answer.wav")) as file:
         assert fakes.words(file.readframes(file.getnframes())) == ["hello", "there", "i", "am", "ada"]
+
+
+async def test_the_example_says_that_nobody_is_there_and_leaves_no_empty_answer(tmp_path: Path) -> None:
+    (tmp_path / "question.wav").write_bytes(wav(fakes.voice("who are you"), fakes.RATE))
+    code = text("examples/client.py").replace("parse_args()", 'parse_args(["question.wav", "answer.wav"])')
+    code = code.replace("localhost:8000", "127.0.0.1:9")
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=tmp_path, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await running.communicate()
+    assert told.decode().splitlines()[-1].startswith("ConnectionRefusedError")
+    assert not (tmp_path / "answer.wav").exists()

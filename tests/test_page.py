@@ -86,6 +86,18 @@ async def test_who_spoke_last_stays_in_the_picture() -> None:
         await page.wait_for_selector("#speaker-name:text-is('Ada')")
 
 
+async def test_who_is_sent_away_in_mid_reply_is_in_the_picture_to_its_end() -> None:
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(600))
+        await phase(page, "speaking")
+        await server.tell("session.updated", turn={"mode": "auto"}, characters=CAST[1:])
+        await page.wait_for_selector(".cast li.present:has-text('Finn')")
+        assert await page.inner_text("#speaker-name") == "Ada"
+        await heard_ms(server, 1, 599)
+        await server.tell("reply.done", reply=1, text=TEXT, audio_ms=600)
+        await page.wait_for_selector("#speaker-name:text-is('Finn')")
+
+
 LEVEL = "() => Number(document.querySelector('#stage').style.getPropertyValue('--level'))"
 
 
@@ -137,6 +149,12 @@ async def test_the_latency_view_adds_up() -> None:
             "all => all.map((each) => each.getBoundingClientRect().width)"
         )
         assert widths[0] / sum(widths) == pytest.approx(500 / 600, abs=0.02)
+        await page.fill("#say-text", "And this one?")
+        await page.keyboard.press("Enter")
+        await server.tell("transcript.final", text="And this one?", turn=3)
+        await server.tell("turn.metrics", turn=3, reply=3, first_token=2, first_sent=20)
+        await page.wait_for_selector("#timing-rows .row-head:has-text('Turn 3, typed')")
+        assert await page.inner_text("#timing-median") == "600 ms", "who types waits for no silence"
 
 
 def lines(count: int) -> list[dict[str, Any]]:

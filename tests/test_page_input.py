@@ -55,6 +55,43 @@ async def test_push_to_talk_on_the_space_bar() -> None:
         assert len(server.sent("user.commit")) == 1
 
 
+async def test_the_talk_key_is_heard_though_one_was_muted_before() -> None:
+    async with talking() as (server, page):
+        await page.click("#main-button")
+        await phase(page, "muted")
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        spoken = len(server.heard)
+        await page.keyboard.down("Space")
+        beeps = lambda: any(np.abs(np.frombuffer(frame, "<i2")).max() > 300 for frame in server.heard[spoken:])  # noqa: E731
+        await asyncio.wait_for(until(beeps), 10)
+        await page.keyboard.up("Space")
+        await server.got("user.commit")
+        await server.tell("transcript.final", text="", turn=1)
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "auto", "silence_ms": 500})
+        await phase(page, "muted")
+        muted = len(server.heard) + 20  # some were on their way
+        await asyncio.wait_for(until(lambda: len(server.heard) > muted + 60), 10)
+        assert not any(map(any, server.heard[muted:])), "hands-free is as muted as it was"
+
+
+async def test_hands_free_chosen_while_the_talk_key_is_held_lets_it_go() -> None:
+    async with talking() as (server, page):
+        await page.click("#mode")
+        await server.tell("session.updated", turn={"mode": "manual", "silence_ms": 500})
+        await phase(page, "ready")
+        await page.keyboard.down("Space")
+        await phase(page, "hearing")
+        await page.click("#mode")
+        await server.got("session.update", 2)
+        await server.tell("session.updated", turn={"mode": "auto", "silence_ms": 500})
+        await page.keyboard.up("Space")
+        await phase(page, "listening")
+        assert not server.sent("user.commit")
+
+
 async def test_nothing_is_heard_from_the_moment_the_talk_key_is_chosen() -> None:
     """What followed the change on the wire would be a turn that the server has begun, and nobody the key for."""
     async with talking() as (server, page):
@@ -87,6 +124,17 @@ async def test_the_keyboard_stays_where_it_is() -> None:
         await phase(page, "listening")
         await page.wait_for_selector("#stop[aria-disabled=true]")
         assert await page.evaluate("() => document.activeElement.id") == "stop"
+        await page.fill("#say-text", "Hello")
+        await page.focus("#send")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("#send[aria-disabled=true]")
+        await page.evaluate("() => new Promise(requestAnimationFrame)")
+        assert await page.evaluate("() => document.activeElement.id") == "send"
+        await page.keyboard.press("Enter")
+        await page.fill("#say-text", "Again")
+        await page.keyboard.press("Enter")
+        await server.got("user.text", 2)
+        assert [each["text"] for each in server.sent("user.text")] == ["Hello", "Again"]
 
 
 async def test_holding_the_button_talks_too() -> None:
@@ -140,6 +188,18 @@ async def test_a_typed_turn_interrupts_and_is_shown_once() -> None:
         assert await page.locator(".line.user").all_inner_texts() == ["You\n\nWhich map?"]
 
 
+async def test_esc_that_an_input_method_takes_stops_nobody() -> None:
+    composing = "() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', isComposing: true }))"
+    async with talking() as (server, page):
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await page.evaluate(composing)
+        await heard_ms(server, 1, 600)
+        assert not server.sent("reply.interrupt")
+        await page.keyboard.press("Escape")
+        await server.got("reply.interrupt")
+
+
 async def test_typing_needs_no_microphone() -> None:
     async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
         await server.connected()
@@ -187,6 +247,23 @@ async def test_while_the_browser_asks_nothing_is_said_to_be_wrong() -> None:
         assert await page.locator(".notice").count() == 0
         await page.evaluate("() => window.allow()")
         await page.wait_for_selector("#main-button[aria-disabled=false]:has-text('Mute')")
+
+
+async def test_what_is_typed_while_the_browser_asks_goes_on_when_it_is_allowed() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url) as page:
+        await phase(page, "ready")
+        await page.evaluate(ASKS)
+        await page.click("#main-button")
+        await page.fill("#say-text", "Hello")
+        await page.keyboard.press("Enter")
+        await server.got("user.text")
+        await server.speak(1, TEXT, tone(5_000))
+        await heard_ms(server, 1, 200)
+        await page.evaluate("() => window.allow()")
+        await page.wait_for_selector("#main-button:has-text('Mute')")
+        await heard_ms(server, 1, 600)
+        assert len(server.queries) == 1
+        assert await page.locator(".line.reply del").count() == 0
 
 
 async def test_who_types_first_is_not_told_of_a_missing_microphone() -> None:

@@ -37,6 +37,17 @@ async def test_what_sounds_ends_with_the_connection() -> None:
         await phase(page, "disconnected")
 
 
+async def test_what_was_being_said_when_the_connection_was_lost_leaves_no_line() -> None:
+    async with talking() as (server, page):
+        await server.tell("user.started", at_ms=100)
+        await server.tell("transcript.partial", text="and then I")
+        await page.wait_for_selector(".line.user.partial")
+        await server.drop(1011)
+        await page.wait_for_selector(".line.user", state="detached")
+        await server.connected(3)
+        await phase(page, "listening")
+
+
 async def test_a_reload_goes_on_with_the_conversation() -> None:
     async with talking() as (server, page):
         await server.tell("transcript.final", text="Hello?", turn=1)
@@ -58,6 +69,45 @@ async def test_a_reload_goes_on_with_the_conversation() -> None:
         assert len(server.queries) == 3, "a conversation that goes on is not greeted again"
 
 
+async def test_what_is_to_be_forgotten_without_a_connection_is_forgotten_with_the_next_one() -> None:
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="My secret.", turn=1)
+        await page.wait_for_selector(".line.user")
+        await server.drop(1011)
+        await phase(page, "disconnected")
+        await page.click("#open-settings")
+        await page.click("#clear")
+        await page.wait_for_selector(".line.user", state="detached")
+        await server.connected(3)
+        await server.got("history.clear")
+        await server.tell("history", messages=[{"role": "user", "text": "My secret.", "turn": 1}])  # crossed on the way
+        await server.tell("history", messages=[])
+        await server.tell("transcript.final", text="Hello?", turn=2)
+        await page.wait_for_selector(".line.user")
+        assert await page.locator(".line .text").all_inner_texts() == ["Hello?"]
+        asked = len(server.sent("history.get"))
+        await server.drop(1011)
+        await server.got("history.get", asked + 1)
+        assert len(server.sent("history.clear")) == 1, "it was forgotten once"
+
+
+async def test_a_conversation_keeps_its_characters_whoever_another_tab_has_chosen() -> None:
+    async with talking() as (server, page):
+        await page.click("text=Finn")
+        assert (await server.got("session.update"))["characters"] == ["finn"]
+        asked = len(server.sent("history.get"))
+        await server.drop(1011)
+        await server.connected(3)
+        assert (await server.got("session.update", 2))["characters"] == ["finn"], "asked for here, perhaps in vain"
+        await server.got("history.get", asked + 1)
+        await page.reload()  # to the server it is Ada's, as if Finn had been asked for elsewhere
+        await server.got("history.get", asked + 2)
+        assert len(server.sent("session.update")) == 2
+        await page.evaluate("() => sessionStorage.clear()")
+        await page.reload()
+        assert (await server.got("session.update", 3))["characters"] == ["finn"], "a new one begins with the latest"
+
+
 async def test_errors_are_said_in_plain_words() -> None:
     async with talking() as (server, page):
         await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
@@ -65,6 +115,10 @@ async def test_errors_are_said_in_plain_words() -> None:
         assert await notice.inner_text() == "The language model cannot be reached.\n\nconnect ECONNREFUSED"
         await notice.get_by_label("Close this message").click()
         await page.wait_for_selector(".notice", state="detached")
+        await server.tell("error", code="tts_unreachable", message="check [tts] base_url", fatal=False)
+        voice = "The voice failed, so the rest of this reply stays silent.\n\ncheck [tts] base_url"
+        assert await notice.inner_text() == voice
+        await notice.get_by_label("Close this message").click()
         await server.tell("error", code="idle", message="nothing was said (server.idle_s)", fatal=True)
         await server.drop(1008, "nothing was said")
         await page.wait_for_selector("text=the server let the conversation go")
@@ -77,6 +131,30 @@ async def test_errors_are_said_in_plain_words() -> None:
         await page.click("#main-button:has-text('Connect')")  # without the message there is still a way back
         await phase(page, "listening")
         assert await page.locator(".notice").count() == 0
+
+
+async def test_a_reply_that_came_to_nothing_does_not_go_on_thinking() -> None:
+    """As the server tells it of a model that cannot be reached."""
+    async with talking() as (server, page):
+        await server.tell("transcript.final", text="Hello?", turn=1)
+        await server.tell("reply.started", reply=1, turn=1, character="ada")
+        await page.wait_for_selector(".line.reply [aria-label=thinking]")
+        await server.tell("error", code="llm_unreachable", message="connect ECONNREFUSED", fatal=False)
+        await server.tell("reply.done", reply=1, text="", audio_ms=0)
+        await page.wait_for_selector(".line.reply", state="detached")
+        await phase(page, "listening")
+        assert await page.locator("#announcer p").all_inner_texts() == ["Ready", "You: Hello?"]
+
+
+async def test_what_could_not_be_transcribed_leaves_no_half_line() -> None:
+    async with talking() as (server, page):
+        await server.tell("user.started", at_ms=100)
+        await server.tell("transcript.partial", text="and then I")
+        await page.wait_for_selector(".line.user.partial")
+        await server.tell("user.stopped", at_ms=900)
+        await server.tell("error", code="stt_failed", message="it broke", fatal=False)
+        await page.wait_for_selector(".line.user", state="detached")
+        await phase(page, "listening")
 
 
 async def test_the_servers_notice_is_shown_until_it_is_closed_for_good() -> None:
@@ -121,6 +199,15 @@ async def test_the_token_of_the_pages_address_goes_to_the_socket() -> None:
         assert server.queries[0] == {"token": "s3cret"}
 
 
+async def test_a_token_that_is_wrong_is_not_told_to_be_missing() -> None:
+    async with scripted_server() as server, chromium() as chrome, open_page(chrome, server.url + "?token=no") as page:
+        await phase(page, "ready")
+        await server.tell("error", code="unauthorized", message="the token is missing or wrong", fatal=True)
+        await server.drop(1008)
+        words = "This server asks for its access token. It belongs in the address of this page: ?token=... at the end."
+        await page.wait_for_selector(f".notice:has-text('{words}')")
+
+
 async def test_the_settings_take_effect_at_once() -> None:
     async with talking() as (server, page):
         await page.click("#open-settings")
@@ -135,3 +222,20 @@ async def test_the_settings_take_effect_at_once() -> None:
         changes = await server.got("session.update", 3)
         assert changes["turn"]["mode"] == "manual"
         assert changes["interrupt"] == {"thinking": False}
+
+
+async def test_settings_that_are_chosen_without_a_connection_stay_chosen() -> None:
+    async with talking() as (server, page):
+        await server.drop(1013)  # the page waits some seconds before it asks again
+        await phase(page, "disconnected")
+        await page.click("#open-settings")
+        await page.uncheck("[name=speaking]")
+        await page.fill("[name=silence]", "1200")
+        await page.click("#settings footer >> text=Done")
+        await page.click("#open-settings")
+        assert not await page.is_checked("[name=speaking]")
+        assert await page.is_checked("[name=thinking]")
+        assert await page.input_value("[name=silence]") == "1200"
+        told = await server.got("session.update")
+        assert told["interrupt"] == {"speaking": False}
+        assert told["turn"] == {"mode": "auto", "silence_ms": 1200}

@@ -106,6 +106,7 @@ async def test_what_the_client_gets_wrong_earns_an_error_and_nothing_else():
             assert error["code"] in ("bad_message", "bad_config"), garbage
             assert error["fatal"] is False
             assert error["message"]
+            assert "discriminator" not in error["message"], "a library's word, which tells the client nothing"
         await client.send("user.text", text="hi")
         assert (await client.until("reply.done"))["text"] == "Well hello."
         assert len(client.of("error")) == len(GARBAGE)

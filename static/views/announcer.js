@@ -17,15 +17,17 @@ export class AnnouncerView {
     const now = phase(state);
     if (now !== this.#phase && TOLD.has(now)) this.#say(PHASES[now]);
     this.#phase = now;
-    for (const entry of state.entries) if (!this.#done.has(entry.id) && finished(entry)) this.#line(entry, state);
+    for (const entry of state.entries) if (!this.#done.has(entry.id) && finished(entry, now)) this.#line(entry, state);
   }
 
   #line(entry, state) {
     this.#done.add(entry.id);
-    if (!this.lines || entry.typed || entry.turn === undefined) return;
+    if (entry.kind === "note") return this.#say(entry.text);
+    if (!this.lines || entry.typed || entry.recalled) return;
     const who = state.session?.available?.find(({ id }) => id === entry.character)?.name ?? entry.character;
     if (entry.kind === "user") this.#say(`You: ${entry.text}`);
-    else this.#say(entry.status === "cut" ? `${who}, cut off: ${entry.heard}` : `${who}: ${entry.text}`);
+    else if (entry.status === "done") this.#say(`${who}: ${entry.text}`);
+    else this.#say(entry.heard ? `${who}, cut off: ${entry.heard}` : `${who}, cut off before the first word.`);
   }
 
   #say(text) {
@@ -34,4 +36,8 @@ export class AnnouncerView {
   }
 }
 
-const finished = (entry) => (entry.kind === "user" ? entry.final : ["done", "cut"].includes(entry.status));
+// What was cut off here waits for the server's word on what was heard, unless that will not come.
+function finished({ kind, final, status, guessed }, now) {
+  if (kind === "user") return final;
+  return kind === "note" || status === "done" || (status === "cut" && (!guessed || now === "disconnected"));
+}

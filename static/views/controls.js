@@ -28,7 +28,7 @@ export class ControlsView {
     this.#main.addEventListener("click", (event) => this.#clicked(event, actions));
     this.#main.addEventListener("pointerdown", (event) => this.#pressed(event, actions));
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
-      this.#main.addEventListener(end, () => this.#kind === "hold" && actions.release());
+      this.#main.addEventListener(end, actions.release);
     this.#main.addEventListener("contextmenu", (event) => event.preventDefault()); // a long press on a phone
     this.#stop.addEventListener("click", actions.stop);
     this.#mode.addEventListener("click", () => actions.mode(this.#mode.dataset.mode === "auto" ? "manual" : "auto"));
@@ -78,7 +78,7 @@ export class ControlsView {
   }
 
   #ready() {
-    this.#send.disabled = this.#form.dataset.open !== "true" || !this.#text.value.trim();
+    enable(this.#send, this.#form.dataset.open === "true" && this.#text.value.trim() !== "");
   }
 }
 

@@ -34,7 +34,8 @@ export class LatencyView {
     const most = Math.max(1, ...shown.map(({ total }) => total));
     this.#rows.replaceChildren(...shown.map((each) => row(each, most)));
     find("#timing-empty").hidden = shown.length > 0;
-    setText(this.#median, shown.length > 0 ? milliseconds(median(turns.map(({ total }) => total))) : "");
+    const spoken = turns.filter(({ typed }) => !typed); // who types waits for no silence: together they would tell of neither
+    setText(this.#median, shown.length > 0 ? milliseconds(median(spoken.length > 0 ? spoken : turns)) : "");
   }
 }
 
@@ -54,8 +55,8 @@ function piece({ name, label, ms }) {
 
 const milliseconds = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
 
-function median(numbers) {
-  const sorted = [...numbers].sort((a, b) => a - b);
+function median(turns) {
+  const sorted = turns.map(({ total }) => total).sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }

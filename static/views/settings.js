@@ -33,7 +33,7 @@ export class SettingsView {
     navigator.mediaDevices?.addEventListener?.("devicechange", () => this.#dialog.open && this.listDevices());
   }
 
-  /** Show `values`, which the server and the user agreed on. */
+  /** Show what the user has chosen, or else what the server has. */
   fill({ volume, mode, silenceMs, interrupt, theme, announce }) {
     const fields = this.#form.elements;
     fields.volume.value = volume;

@@ -36,12 +36,13 @@ export class StageView {
     this.#show(this.#speaker(state), state);
   }
 
-  // Whoever speaks or thinks, else whoever spoke last, else the first of those who are present.
+  // Whoever speaks or thinks, though sent away meanwhile; else who spoke last, else the first of those who are present.
   #speaker(state) {
     const { available = [], characters = [] } = state.session ?? {};
-    this.#last = speaking(state)?.character ?? this.#last;
+    const now = speaking(state)?.character;
+    this.#last = now ?? this.#last;
     const present = characters.find(({ id }) => id === this.#last) ?? characters[0];
-    return available.find(({ id }) => id === present?.id) ?? present ?? null;
+    return available.find(({ id }) => id === (now ?? present?.id)) ?? present ?? null;
   }
 
   #show(character, state) {
