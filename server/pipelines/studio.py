@@ -47,22 +47,24 @@ class Booth:
 
 
 class Studio:
-    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use;
-    `voiced`: the engine that stands before another for a certain voice (a codec, say); `admissions`: the queues before
-    the engines, where others count in them too."""
+    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use, and
+    `abroad` how they sound on each other engine; `voiced`: the engine that stands before another for a certain voice (a
+    codec, say); `admissions`: the queues before the engines, where others count in them too."""
 
     def __init__(
         self,
         engines: Mapping[str, TTS],
         cast: Mapping[str, Voice] | None = None,
         *,
+        abroad: Mapping[str, Mapping[str, Voice]] = {},
         voiced: Callable[[TTS, Voice], TTS] = lambda engine, voice: engine,
         waiting: int = 32,
         patience_s: float = 10.0,
         admissions: Mapping[str, Admission] | None = None,
     ) -> None:
         self._voiced = voiced
-        self._cast = {name.lower(): voice for name, voice in (cast or {}).items()}
+        self._cast = _lowered(cast or {})
+        self._abroad = {engine: _lowered(voices) for engine, voices in abroad.items()}
         admissions = admissions or {name: Admission(e.streams, at_once=at_once(name)) for name, e in engines.items()}
         for admission in admissions.values():
             admission.waiting, admission.patience_s = waiting, patience_s
@@ -134,7 +136,8 @@ class Studio:
         if wanted in own:
             return Voice(name=own[wanted], engine=engine)
         if wanted in self._cast:
-            return self._cast[wanted]
+            voice = self._cast[wanted]
+            return voice if voice.engine else self._abroad.get(engine, {}).get(wanted, voice)
         if wanted in CUSTOMARY:
             return Voice(engine=engine, **self._stand_in(booth, wanted))
         if "+" in wanted and wanted.partition("+")[0] in own:  # espeak: a language with a variant
@@ -155,3 +158,7 @@ class Studio:
         if found := next((name for name in (tag, tag.split("-")[0]) if name in spoken), ""):
             return found
         raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")
+
+
+def _lowered(voices: Mapping[str, Voice]) -> dict[str, Voice]:
+    return {name.lower(): voice for name, voice in voices.items()}
