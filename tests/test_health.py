@@ -43,7 +43,8 @@ async def test_ready_names_the_engines() -> None:
         answer = await get(server.port, "/health")
         assert answer.status_code == 200
         told = answer.json()
-        assert (told["status"], told["live"], told["ready"], told["sessions"]) == ("ok", True, True, 0)
+        assert (told["status"], told["live"], told["ready"], told["sessions"]) == ("healthy", True, True, 0)
+        assert told["model_loaded"] is True
         assert told["engines"] == {"vad": "fakes", "stt": "fakes", "llm": "fake", "tts": "fake"}
         assert re.match(r"\d+\.\d+", told["version"])
 
@@ -64,7 +65,7 @@ async def test_not_ready_is_503_and_still_live() -> None:
         state = server.config.app.state  # type: ignore[union-attr]
         state.rack.ready = False
         answer = await get(server.port, "/health")
-        assert (answer.status_code, answer.json()["status"]) == (503, "starting")
+        assert (answer.status_code, answer.json()["status"]) == (503, "loading")
         state.rack.ready = True
         state.lobby.closing = True
         answer = await get(server.port, "/health")
