@@ -26,9 +26,14 @@ _KINDS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def at_once(name: str) -> int:
+def kind(engine: TTS) -> str:
+    """Which engine it is, whatever the settings call it."""
+    return type(engine).__module__.rsplit(".", 1)[-1]
+
+
+def at_once(engine: TTS) -> int:
     """How many turns make sense at the same time: for what computes in this process, one for each core."""
-    return os.cpu_count() or 1 if name in ("espeak", "flite", "kokoro", "pocket_tts") else 0
+    return os.cpu_count() or 1 if kind(engine) in ("espeak", "flite", "kokoro", "pocket_tts") else 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Booth:
     def languages(self) -> Sequence[str]:
         """The languages it speaks; empty: it does not tell."""
         known: Sequence[str] | None = getattr(self.engine, "languages", None)
-        return known or (("en",) if self.name == "flite" else ())
+        return known or (("en",) if kind(self.engine) == "flite" else ())
 
 
 class Studio:
@@ -65,7 +70,7 @@ class Studio:
         self._voiced = voiced
         self._cast = _lowered(cast or {})
         self._abroad = {engine: _lowered(voices) for engine, voices in abroad.items()}
-        admissions = admissions or {name: Admission(e.streams, at_once=at_once(name)) for name, e in engines.items()}
+        admissions = admissions or {name: Admission(e.streams, at_once=at_once(e)) for name, e in engines.items()}
         for admission in admissions.values():
             admission.waiting, admission.patience_s = waiting, patience_s
         self.booths = {name: Booth(name, engine, admissions[name]) for name, engine in engines.items()}
@@ -146,8 +151,8 @@ class Studio:
 
     def _stand_in(self, booth: Booth, name: str) -> dict[str, Any]:
         """What of this engine stands in for a customary name."""
-        if booth.name in _KINDS:
-            return _KINDS[booth.name][CUSTOMARY[name]]
+        if known := _KINDS.get(kind(booth.engine)):
+            return known[CUSTOMARY[name]]
         voices = booth.engine.voices()
         return {"name": voices[list(CUSTOMARY).index(name) % len(voices)]} if voices else {}
 
