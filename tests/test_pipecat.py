@@ -265,6 +265,17 @@ async def test_two_turns_in_a_row_keep_their_words_apart() -> None:
         assert b.kept == ["First answer here.", "Second one."]
 
 
+@pytest.mark.parametrize("kind", TTS)
+async def test_an_emoji_alone_is_kept_and_takes_nothing_from_what_comes_after_it(kind: str) -> None:
+    replies = ("First answer here.", "\U0001f44d", "Second one.")
+    async with bot(kind, llm=FakeLLM(*replies)) as (b, _, _):
+        for number, reply in enumerate(replies, 1):
+            await b.ask()
+            await until(lambda n=number: len(b.kept) == n, 30)
+            assert b.kept[-1] == reply
+        await until(lambda: b.heard == ["first", "answer", "here", "second", "one"], 30)
+
+
 async def test_the_model_rests_while_it_is_heard() -> None:
     answer = " ".join(f"Sentence {n} has six words here." for n in range(8))
     async with bot("websocket", llm=FakeLLM(answer, delay=0.001), ahead_s=1.0) as (b, llm, _):

@@ -22,7 +22,7 @@ from pipecat.utils.types import is_given
 from server.audio import milliseconds
 from server.clients.link import ConnectionLost, Refused
 from server.clients.pipecat.words import Playout, Times, Tokens
-from server.clients.speech import Complete, Created, Done, Event, Failed, Lost, Speech, Words
+from server.clients.speech import Complete, Created, Done, Event, Failed, Lost, Speech, Words, speakable
 from server.errors import ParleyError
 
 
@@ -103,6 +103,10 @@ class ParleyTTSService(TTSService):
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """The audio comes by another way: see `_read`."""
         assert self._speech is not None, "the pipeline has not started"
+        if not speakable(text):
+            await self.add_word_timestamps([(text, 0.0)], context_id)
+            yield None
+            return
         try:
             await self._renew(await self._speech.connect())
             turn = self._turns.get(context_id) or self._new(context_id)
@@ -115,8 +119,10 @@ class ParleyTTSService(TTSService):
         yield None
 
     async def flush_audio(self, context_id: str | None = None) -> None:
-        """The turn is complete: its stream ends when it is said."""
-        if self._speech is not None and (context_id is None or context_id in self._turns):
+        """The turn is complete: its stream ends when it is said. One that had nothing to say has none, and is over."""
+        if context_id is not None and context_id not in self._turns:
+            await self._end(_Turn(context_id))
+        elif self._speech is not None:
             await self._speech.close()
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
