@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -122,15 +121,6 @@ async def test_a_cast_is_found_by_name_and_keeps_its_voice(studio: Studio) -> No
     assert company.find("slt", model="flite")[0].engine is other
     assert company.find("aria", model="tts-1")[0].name == "espeak"
     assert {"mira", "aria"} <= {entry["id"] for entry in company.catalogue()}
-
-
-def test_an_engine_is_what_it_is_under_any_name_of_the_settings() -> None:
-    company = Studio({"espeak": espeak.create(), "robot": espeak.create(), "woman": flite.create()})
-    assert company.find("john", model="robot")[1].options == company.find("john")[1].options == {"variant": "m3"}
-    assert company.find("leo", model="woman")[1].name == "kal16"
-    with pytest.raises(ConfigError, match="Unknown language 'de'"):
-        company.find("leo", model="woman", language="de")
-    assert {booth.admission.at_once for booth in company.booths.values()} == {os.cpu_count() or 1}
 
 
 def test_plain_text_is_as_long_as_it_was() -> None:

@@ -111,7 +111,7 @@ class Studio:
         if voice.engine:
             booth = self._booth(voice.engine)
         if language:
-            voice = replace(voice, language=self._language(booth, language))
+            voice = _speaking(voice, self._language(booth, language))
         voice = replace(voice, **{key: value for key, value in given.items() if value not in (None, "")})
         return replace(booth, engine=self._voiced(booth.engine, voice)), voice
 
@@ -163,6 +163,14 @@ class Studio:
         if found := next((name for name in (tag, tag.split("-")[0]) if name in spoken), ""):
             return found
         raise ConfigError(f"Unknown language '{language}'. Available: {list(spoken)}")
+
+
+def _speaking(voice: Voice, language: str) -> Voice:
+    """`voice` in `language`. An accent of its own (espeak's `language`) is kept where it is one of that language."""
+    own = str(voice.options.get("language", language))
+    foreign = {"language"} if own.split("-")[0] != language.split("-")[0] else set()
+    options = {name: value for name, value in voice.options.items() if name not in foreign}
+    return replace(voice, language=language, options=options)
 
 
 def _lowered(voices: Mapping[str, Voice]) -> dict[str, Voice]:
