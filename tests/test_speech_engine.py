@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from server.http import speech
+from server.pipelines.engines import Speech, Voice
 from server.pipelines.studio import Studio
-from tests.fakes import FakeTTS, words
+from tests.fakes import FakeSpeaker, FakeTTS, words
 from tests.services import serving, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,6 +58,37 @@ async def test_an_engine_that_fails_midway_does_not_pass_half_for_the_whole(
         await client.post("/v1/audio/speech", json=asked)
     answer = await client.post("/v1/audio/speech", json=asked | {"stream_format": "ndjson"})
     assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "tts_failed"
+    assert engine.open_now == 0
+
+
+class Buggy(FakeTTS):
+    """Breaks in the second sentence, in a way that nobody foresaw."""
+
+    def open(self, voice: Voice) -> FakeSpeaker:
+        speaker, whole = super().open(voice), FakeSpeaker.speak
+
+        async def speak(text: str) -> AsyncGenerator[Speech, None]:
+            if "two" in text:
+                raise ValueError("what?")
+            async with aclosing(whole(speaker, text)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        speaker.speak = speak  # type: ignore[method-assign]
+        return speaker
+
+
+@pytest.mark.parametrize("form", [None, "audio", "sse", "ndjson"])
+async def test_a_failure_that_nobody_foresaw_is_told_as_any_other(form: str | None) -> None:
+    engine = Buggy(speed=20)
+    async with serving(speech.routes(Studio({"fake": engine}))) as url, httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/v1/audio/speech", json={"input": "Say two.", "stream_format": form})
+        error = {"message": "internal error: ValueError", "type": "server_error", "code": "internal"}
+        assert (answer.status_code, answer.json()["error"]) == (500, error)
+        if form in ("sse", "ndjson"):
+            late = await client.post("/v1/audio/speech", json={"input": "Say one. Say two.", "stream_format": form})
+            last = late.text.strip().splitlines()[-1].removeprefix("data: ")
+            assert json.loads(last)["error"]["code"] == "internal"
     assert engine.open_now == 0
 
 
