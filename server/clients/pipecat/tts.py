@@ -104,7 +104,7 @@ class ParleyTTSService(TTSService):
         """The audio comes by another way: see `_read`."""
         assert self._speech is not None, "the pipeline has not started"
         if not speakable(text):
-            await self.add_word_timestamps([(text, 0.0)], context_id)
+            await self._keep(text, context_id)
             yield None
             return
         try:
@@ -185,6 +185,9 @@ class ParleyTTSService(TTSService):
                 await self._tell(turn)
             case Done():
                 self._unclaimed = False
+                if turn:
+                    turn.words += turn.texts[-1].rest(turn.begin_s, turn.playout.made_s)
+                    await self._tell(turn)
                 await self._end(turn)
             case Failed(message=message, fatal=fatal):
                 await self.push_error(error_msg=f"Parley: {message}")
@@ -192,6 +195,13 @@ class ParleyTTSService(TTSService):
                     await self._end(turn or (self._coming.popleft() if self._coming else None))
             case Lost() if self._speech is not None:
                 await self._renew(await self._speech.connect())
+
+    async def _keep(self, text: str, context_id: str) -> None:
+        """For the context, `text`, to which nothing is said: with what was said before it, if anything was."""
+        if turn := self._turns.get(context_id):
+            turn.texts[-1].add(f" {text}")
+        else:
+            await self.add_word_timestamps([(text, 0.0)], context_id)
 
     async def _tell(self, turn: _Turn) -> None:
         """The words whose audio has come, with the times they sound."""
