@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from server.http import speech
+from server.pipelines import encoders
 from server.pipelines.engines import Speech, Voice
 from server.pipelines.studio import Studio
 from tests.fakes import FakeSpeaker, FakeTTS, words
@@ -90,6 +92,18 @@ async def test_a_failure_that_nobody_foresaw_is_told_as_any_other(form: str | No
             last = late.text.strip().splitlines()[-1].removeprefix("data: ")
             assert json.loads(last)["error"]["code"] == "internal"
     assert engine.open_now == 0
+
+
+async def test_an_encoder_is_opened_where_it_keeps_nobody_waiting(
+    fake: tuple[FakeTTS, Studio, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one loads FFmpeg, every one of flac's takes milliseconds."""
+    at, library = list[threading.Thread](), encoders._library
+    monkeypatch.setattr(encoders, "_library", lambda: at.append(threading.current_thread()) or library())
+    answer = await fake[2].post("/v1/audio/speech", json={"input": "one", "response_format": "flac"})
+    assert (answer.status_code, answer.headers["x-sample-rate"]) == (200, "16000")
+    assert at
+    assert threading.main_thread() not in at
 
 
 async def test_a_listener_that_vanishes_frees_the_engine(fake: tuple[FakeTTS, Studio, httpx.AsyncClient]) -> None:
