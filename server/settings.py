@@ -154,15 +154,19 @@ def strangers() -> list[str]:
     return [name for name in given if name.split("_")[1].lower() not in Settings.model_fields]
 
 
-def _openai(settings: Settings) -> dict[str, EngineSettings]:
+def _openai(settings: Settings) -> dict[str, Any]:
     """The customary OpenAI variables, for the engines that speak to such an endpoint."""
     customary = {"api_key": os.environ.get("OPENAI_API_KEY"), "base_url": os.environ.get("OPENAI_BASE_URL")}
     given = {key: value for key, value in customary.items() if value}
-    speak = {"llm": ("openai", "auto"), "stt": ("openai",), "tts": ("openai",)}
+
+    def with_them(engine: EngineSettings, *speak: str) -> EngineSettings:
+        return EngineSettings(**given | engine.model_dump()) if engine.engine in speak else engine
+
     return {
-        kind: EngineSettings(**given | getattr(settings, kind).model_dump())
-        for kind, engines in speak.items()
-        if given and getattr(settings, kind).engine in engines
+        "llm": with_them(settings.llm, "openai", "auto"),
+        "stt": with_them(settings.stt, "openai"),
+        "tts": with_them(settings.tts, "openai"),
+        "voices": {name: with_them(voice, "openai") for name, voice in settings.voices.items()},
     }
 
 
