@@ -1,17 +1,10 @@
-"""The manner of a character on an engine: how it sounds there, also where it was written for another one. Pure."""
+"""The manner of a character on an engine: how it sounds there, also where it was written for another one."""
 
 from dataclasses import replace
 
 from server.characters import Character
 from server.pipelines.engines import Voice
-from server.settings import EngineSettings, Settings
-
-
-def engine_for(settings: Settings, name: str) -> EngineSettings:
-    """The settings of the TTS engine called `name`: under [voices], or a module; empty: the default's."""
-    if name in settings.voices:
-        return settings.voices[name]
-    return settings.tts if name in ("", settings.tts.engine) else EngineSettings(engine=name)
+from server.settings import Settings, engine_for
 
 
 def manner(settings: Settings, who: Character, engine: str, name: str = "") -> Voice:

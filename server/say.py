@@ -13,10 +13,10 @@ from pathlib import Path
 from server import characters
 from server.audio import milliseconds, wav
 from server.errors import ConfigError, TTSError
-from server.manner import engine_for, manner
+from server.manner import manner
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.loading import load
-from server.settings import Settings
+from server.settings import Settings, engine_for
 
 PLAYERS = {
     "aplay": ["-q"],
