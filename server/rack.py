@@ -35,7 +35,7 @@ class Rack:
         for voice in (tts, *self._voices.values()):
             if hasattr(voice, "codec"):  # it receives tokens
                 voice.codec = codec
-        self.admissions = {name: Admission(e.streams, at_once=at_once(name)) for name, e in self.voices().items()}
+        self.admissions = {name: Admission(e.streams, at_once=at_once(e)) for name, e in self.voices().items()}
         self.ready = False
 
     @classmethod

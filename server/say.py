@@ -7,16 +7,16 @@ import sys
 import tempfile
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from server import characters
 from server.audio import milliseconds, wav
-from server.characters import Character
 from server.errors import ConfigError, TTSError
+from server.manner import manner
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.loading import load
-from server.settings import EngineSettings, Settings
+from server.settings import Settings, engine_for
 
 PLAYERS = {
     "aplay": ["-q"],
@@ -55,22 +55,6 @@ async def speech(settings: Settings, text: str, character: str = "", engine: str
         return await _spoken(tts, chosen.engine, manner(settings, who, chosen.engine, voice), text)
     finally:
         await tts.stop()
-
-
-def engine_for(settings: Settings, name: str) -> EngineSettings:
-    """The settings of the TTS engine called `name`: under [voices], or a module; empty: the default's."""
-    if name in settings.voices:
-        return settings.voices[name]
-    return settings.tts if name in ("", settings.tts.engine) else EngineSettings(engine=name)
-
-
-def manner(settings: Settings, who: Character, engine: str, name: str) -> Voice:
-    """How `who` sounds on `engine`, in the voice `name` if that is given: what is written for another engine is left
-    out."""
-    voice = who.on(engine).voice
-    if engine not in who.voices and engine_for(settings, voice.engine).engine != engine:
-        voice = replace(voice, name="", options={})
-    return replace(voice, name=name or voice.name)
 
 
 async def _spoken(tts: TTS, engine: str, voice: Voice, text: str) -> Told:

@@ -11,6 +11,7 @@ from server.errors import LimitError
 from server.http import adaptive, speech
 from server.http.running import Shelf
 from server.http.v1 import V1
+from server.manner import manner
 from server.pipelines.engines import TTS, Voice
 from server.pipelines.studio import Studio
 from server.pipelines.tts._revoiced import revoiced
@@ -53,9 +54,14 @@ def studio(settings: Settings, rack: Rack, characters: Mapping[str, Character]) 
 
     rules = settings.services
     cast = {id: character.voice for id, character in characters.items()}
+    abroad = {
+        name: {id: manner(settings, character, table.engine) for id, character in characters.items()}
+        for name, table in settings.voices.items()
+    }
     return Studio(
         rack.voices(),
         cast,
+        abroad=abroad,
         voiced=voiced,
         waiting=rules.waiting,
         patience_s=rules.patience_s,

@@ -154,16 +154,29 @@ def strangers() -> list[str]:
     return [name for name in given if name.split("_")[1].lower() not in Settings.model_fields]
 
 
-def _openai(settings: Settings) -> dict[str, EngineSettings]:
-    """The customary OpenAI variables, for the engines that speak to such an endpoint."""
-    customary = {"api_key": os.environ.get("OPENAI_API_KEY"), "base_url": os.environ.get("OPENAI_BASE_URL")}
-    given = {key: value for key, value in customary.items() if value}
-    speak = {"llm": ("openai", "auto"), "stt": ("openai",), "tts": ("openai",)}
+def _openai(settings: Settings) -> dict[str, Any]:
+    """The engines that speak to such an endpoint, with the customary OpenAI variables."""
     return {
-        kind: EngineSettings(**given | getattr(settings, kind).model_dump())
-        for kind, engines in speak.items()
-        if given and getattr(settings, kind).engine in engines
+        "llm": _with_key(settings.llm, "openai", "auto"),
+        "stt": _with_key(settings.stt),
+        "tts": _with_key(settings.tts),
+        "voices": {name: _with_key(voice) for name, voice in settings.voices.items()},
     }
+
+
+def _with_key(engine: EngineSettings, *speak: str) -> EngineSettings:
+    """`engine`, if it is one of those that `speak` to OpenAI's API, with what it leaves open of key and address."""
+    if engine.engine not in (speak or ("openai",)):
+        return engine
+    customary = {"api_key": os.environ.get("OPENAI_API_KEY"), "base_url": os.environ.get("OPENAI_BASE_URL")}
+    return EngineSettings(**{key: value for key, value in customary.items() if value} | engine.model_dump())
+
+
+def engine_for(settings: Settings, name: str) -> EngineSettings:
+    """The settings of the TTS engine called `name`: under [voices], or a module; empty: the default's."""
+    if name in settings.voices:
+        return settings.voices[name]
+    return settings.tts if name in ("", settings.tts.engine) else _with_key(EngineSettings(engine=name))
 
 
 def _tiers(settings: Settings) -> dict[str, TierRules]:

@@ -98,5 +98,6 @@ def set_up(style: Literal["text", "json"] = "text", level: int = logging.INFO) -
     handler.addFilter(_Carry())
     handler.setFormatter(_Line(style))
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in ("httpx", "httpcore", "openai", "uvicorn"):  # uvicorn tells addresses whole, with tokens in them
+    # They tell addresses whole, with tokens in them. httpx2 is what openai's client asks by.
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

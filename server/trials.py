@@ -11,7 +11,7 @@ import numpy as np
 from server.audio import SAMPLE
 from server.characters import Character
 from server.errors import CodecError, ConfigError, EngineUnavailable, ParleyError
-from server.pipelines.engines import FRAME, HEARING_RATE, Coded, Kind, LLMSettings, Message
+from server.pipelines.engines import FRAME, HEARING_RATE, Coded, Kind, LLMSettings, Message, Voice
 from server.pipelines.loading import load
 from server.settings import EngineSettings, Settings
 
@@ -101,8 +101,8 @@ async def _answers(llm: Any) -> str:
 
 
 async def _speaks(tts: Any, cast: list[Character]) -> str:
-    """Every character's voice opens, and the first one speaks."""
-    speakers = [tts.open(character.voice) for character in cast]
+    """Every character's voice opens, and the first one speaks; without any, the engine's own."""
+    speakers = [tts.open(voice) for voice in [c.voice for c in cast] or [Voice()]]
     try:
         for speaker in speakers[:1]:
             async with aclosing(speaker.speak("Hello.")) as speech:
@@ -112,7 +112,8 @@ async def _speaks(tts: Any, cast: list[Character]) -> str:
         for speaker in speakers:
             await speaker.close()
     about = getattr(tts, "about", "")  # what an engine has to say of its machine: card, memory, streams in real time
-    return f"speaks for {', '.join(c.name for c in cast) or 'nobody'}" + (f"; {about}" if about else "")
+    whom = f" for {', '.join(c.name for c in cast)}" if cast else ", with no character of its own"
+    return f"speaks{whom}" + (f"; {about}" if about else "")
 
 
 async def _codes(codec: Any) -> str:

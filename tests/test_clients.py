@@ -35,6 +35,18 @@ async def test_speech_says_what_it_is_given_and_tells_when_each_word_sounds() ->
     assert told[0].start_ms < told[1].start_ms < told[2].start_ms
 
 
+async def test_what_is_not_said_is_not_missed_when_the_line_drops() -> None:
+    async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
+        for text in ("\U0001f44d", "one two", "word " * 100):
+            await speech.say(text)
+        async for event in speech:
+            if isinstance(event, Complete):
+                line.cut()
+            if isinstance(event, Lost):
+                break
+    assert event == Lost(("word " * 100,))
+
+
 async def test_speech_is_cut_off_and_goes_on() -> None:
     async with services() as (line, _), Speech(f"ws://127.0.0.1:{line.port}/ws/tts/stream") as speech:
         await speech.say("word " * 100)

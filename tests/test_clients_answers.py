@@ -138,6 +138,22 @@ async def test_a_conversation_is_taken_up_again_after_the_line_dropped() -> None
         assert "Remember me?" in str(event.messages)
 
 
+async def test_what_was_set_piece_by_piece_holds_after_the_line_dropped() -> None:
+    async with parley() as line, Conversation(f"ws://127.0.0.1:{line.port}/ws") as talk:
+        await talk.send("session.update", turn={"mode": "manual"}, characters=["ada", "finn"])
+        await talk.send("session.update", turn={"silence_ms": 300}, character="finn")
+        updated: list[e.SessionUpdated] = []
+        async for event in talk:
+            if isinstance(event, e.SessionUpdated):
+                updated.append(event)
+                if len(updated) == 3:
+                    break
+                if len(updated) == 2:
+                    line.cut()
+    assert updated[2].turn == updated[1].turn == updated[0].turn | {"silence_ms": 300}
+    assert updated[2].characters == updated[1].characters == updated[0].characters[1:]
+
+
 async def test_a_server_that_restarts_is_waited_for() -> None:
     began: list[float] = []
 

@@ -10,6 +10,8 @@ import pytest
 
 from server import doctor
 from server.doctor import Finding
+from server.errors import TTSError
+from server.pipelines.engines import Voice
 from server.settings import ROOT, EngineSettings, Settings, strangers
 from server.trials import trials, tried
 from tests import fakes
@@ -111,6 +113,19 @@ async def test_a_character_whose_voice_does_not_exist(config: Write, free_port: 
     assert findings["tts"].state == "fail"
     assert "gibberish" in findings["tts"].text
     assert findings["characters"] == Finding("warn", "characters", "zoe: no picture at static/none.svg")
+
+
+async def test_an_engine_that_no_character_speaks_with_is_tried_too(config: Write, free_port: int) -> None:
+    findings = await found(config("[voices.robot]\nengine = 'espeak'\n"), free_port)
+    assert findings["voices.robot"].text.startswith("espeak: speaks, with no character of its own")
+    work = next(work for _, name, _, work in trials(Settings(), []) if name == "tts")
+    with pytest.raises(TTSError, match="broke"):
+        await work(Broken())
+
+
+class Broken(fakes.FakeTTS):
+    def open(self, voice: Voice) -> fakes.FakeSpeaker:
+        raise TTSError("it broke")
 
 
 def test_an_old_python() -> None:

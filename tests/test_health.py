@@ -6,6 +6,7 @@ import logging
 import re
 
 import httpx
+import openai
 import websockets
 
 from server import telemetry
@@ -43,7 +44,8 @@ async def test_ready_names_the_engines() -> None:
         answer = await get(server.port, "/health")
         assert answer.status_code == 200
         told = answer.json()
-        assert (told["status"], told["live"], told["ready"], told["sessions"]) == ("ok", True, True, 0)
+        assert (told["status"], told["live"], told["ready"], told["sessions"]) == ("healthy", True, True, 0)
+        assert told["model_loaded"] is True
         assert told["engines"] == {"vad": "fakes", "stt": "fakes", "llm": "fake", "tts": "fake"}
         assert re.match(r"\d+\.\d+", told["version"])
 
@@ -64,7 +66,7 @@ async def test_not_ready_is_503_and_still_live() -> None:
         state = server.config.app.state  # type: ignore[union-attr]
         state.rack.ready = False
         answer = await get(server.port, "/health")
-        assert (answer.status_code, answer.json()["status"]) == (503, "starting")
+        assert (answer.status_code, answer.json()["status"]) == (503, "loading")
         state.rack.ready = True
         state.lobby.closing = True
         answer = await get(server.port, "/health")
@@ -123,3 +125,16 @@ async def test_one_line_a_turn_and_it_names_the_session(caplog) -> None:
     text = telemetry._Line("text").format(lines[0])
     assert re.search(r"turn turn=1 kind=text end=done .*first_sent=\d", text)
     assert json.loads(telemetry._Line("json").format(lines[0]))["first_sent"] >= 0
+
+
+def test_what_fetches_over_http_says_nothing_below_a_warning() -> None:
+    """Its lines hold addresses whole, and there is one for every request to a language model."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        telemetry.set_up()
+        for client in (httpx.AsyncClient, *openai.DefaultAsyncHttpxClient.__mro__[1:-1]):
+            assert not logging.getLogger(client.__module__.partition(".")[0]).isEnabledFor(logging.INFO), client
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

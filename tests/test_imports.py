@@ -13,7 +13,7 @@ FLOORS = [  # from the ground up; a module imports from its own floor and from t
     {"errors", "audio"},
     {"pipelines"},
     {"incoming", "events", "commands", "timeline", "limits", "telemetry", "spoken", "outbox", "characters", "history"},
-    {"settings", "access", "rack", "cast", "clients"},
+    {"settings", "access", "rack", "cast", "manner", "clients"},
     {
         "bill",
         "turns",

@@ -265,6 +265,17 @@ async def test_two_turns_in_a_row_keep_their_words_apart() -> None:
         assert b.kept == ["First answer here.", "Second one."]
 
 
+@pytest.mark.parametrize("kind", TTS)
+async def test_an_emoji_alone_is_kept_and_takes_nothing_from_what_comes_after_it(kind: str) -> None:
+    replies = ("First answer here. \U0001f389", "\U0001f44d", "Second one.")
+    async with bot(kind, llm=FakeLLM(*replies)) as (b, _, _):
+        for number, reply in enumerate(replies, 1):
+            await b.ask()
+            await until(lambda n=number: len(b.kept) == n, 30)
+            assert b.kept[-1] == reply
+        await until(lambda: b.heard == ["first", "answer", "here", "second", "one"], 30)
+
+
 async def test_the_model_rests_while_it_is_heard() -> None:
     answer = " ".join(f"Sentence {n} has six words here." for n in range(8))
     async with bot("websocket", llm=FakeLLM(answer, delay=0.001), ahead_s=1.0) as (b, llm, _):
@@ -370,6 +381,8 @@ def test_an_engine_s_words_become_the_words_of_the_text() -> None:
     assert told == [("3.50", 1.4)]
     assert tokens.rest(2, 3) == [("left.”", 2.0)]
     assert tokens.rest(3, 4) == []
+    tokens.add(" \U0001f389 … ")
+    assert tokens.rest(0, 3.4) == [("\U0001f389", 1.4), ("…", 2.4)]  # not before what was told
 
 
 def test_what_comes_too_late_moves_the_words_behind_it() -> None:

@@ -11,8 +11,9 @@ from server import characters, say
 from server.audio import milliseconds, read_wav, to_float
 from server.characters import Character
 from server.errors import ConfigError, EngineUnavailable, TTSError
+from server.manner import manner
 from server.pipelines.engines import Voice
-from server.settings import ROOT, EngineSettings, Settings
+from server.settings import ROOT, EngineSettings, Settings, engine_for
 
 TEXT = "Good morning to you all."
 
@@ -51,12 +52,12 @@ async def test_a_character_has_its_own_voice_on_another_engine() -> None:
 
 def test_what_is_written_for_another_engine_is_left_out() -> None:
     knobs = Character("x", "X", "", voice=Voice(name="en", speed=1.1, options={"pitch": 50}))
-    assert say.manner(settings(), knobs, "espeak", "") == knobs.voice
-    assert say.manner(settings(), knobs, "flite", "") == Voice(speed=1.1)
-    assert say.manner(settings(), knobs, "flite", "rms") == Voice(name="rms", speed=1.1)
+    assert manner(settings(), knobs, "espeak", "") == knobs.voice
+    assert manner(settings(), knobs, "flite", "") == Voice(speed=1.1)
+    assert manner(settings(), knobs, "flite", "rms") == Voice(name="rms", speed=1.1)
     both = replace(knobs, voices={"flite": Voice(name="awb", options={"pitch": 0.9})})
-    assert say.manner(settings(), both, "flite", "") == Voice(name="awb", options={"pitch": 0.9})
-    assert say.manner(settings(), both, "flite", "rms").name == "rms"
+    assert manner(settings(), both, "flite", "") == Voice(name="awb", options={"pitch": 0.9})
+    assert manner(settings(), both, "flite", "rms").name == "rms"
 
 
 def test_the_characters_that_ship_have_a_voice_on_every_engine() -> None:
@@ -66,12 +67,15 @@ def test_the_characters_that_ship_have_a_voice_on_every_engine() -> None:
         assert all(engine in c.voices for c in everybody.values()), engine
 
 
-def test_engines_by_module_and_by_name() -> None:
+def test_engines_by_module_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     given = settings(voices={"slow": {"engine": "espeak", "rate": 90}})
-    assert say.engine_for(given, "") == given.tts
-    assert say.engine_for(given, "espeak") == given.tts
-    assert say.engine_for(given, "slow").options == {"rate": 90}
-    assert say.engine_for(given, "kokoro") == EngineSettings(engine="kokoro")
+    assert engine_for(given, "") == given.tts
+    assert engine_for(given, "espeak") == given.tts
+    assert engine_for(given, "slow").options == {"rate": 90}
+    assert engine_for(given, "kokoro") == EngineSettings(engine="kokoro")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert engine_for(given, "openai").options == {"api_key": "k"}
 
 
 async def test_a_named_voice_speaks_by_its_own_options() -> None:

@@ -32,10 +32,12 @@ def test_openais_variables_are_for_who_speaks_its_api_and_has_no_setting_of_its_
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://llm.example.org/v1")
-    settings = configured(tmp_path, '[stt]\nengine = "openai"\napi_key = "its own"\n')
+    voices = '[voices.cloud]\nengine = "openai"\n[voices.robot]\nengine = "espeak"\n'
+    settings = configured(tmp_path, f'[stt]\nengine = "openai"\napi_key = "its own"\n{voices}')
     assert settings.llm.options == {"api_key": "k", "base_url": "https://llm.example.org/v1"}
     assert settings.stt.options == {"api_key": "its own", "base_url": "https://llm.example.org/v1"}
-    assert settings.tts.options == {}  # espeak knows no keys
+    assert settings.voices["cloud"].options == settings.llm.options
+    assert settings.tts.options == settings.voices["robot"].options == {}  # espeak knows no keys
 
 
 @pytest.mark.parametrize(

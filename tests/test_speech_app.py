@@ -1,26 +1,32 @@
 """The services as the application mounts them: the characters as voices, the token, one engine for everybody."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from ctypes.util import find_library
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
 from server.app import create_app
+from server.audio import milliseconds
+from server.pipelines.loading import load
 from server.pipelines.tts import espeak
 from server.serve import Server, build
-from server.settings import ServerSettings, Settings, read
+from server.settings import EngineSettings, ServerSettings, Settings, read
 from tests import fakes
 
 
 @asynccontextmanager
-async def application(**server: object) -> AsyncIterator[str]:
-    """Parley with espeak and a language model of few words: its address."""
+async def application(voices: Mapping[str, str] = {}, **server: object) -> AsyncIterator[str]:
+    """Parley with espeak and a language model of few words: its address. `voices`: further engines by name."""
     settings = read()
-    settings = settings.model_copy(update={"server": ServerSettings(port=0, **server)})  # type: ignore[arg-type]
-    rack = fakes.rack(llm=fakes.FakeLLM("Hello there."), tts=espeak.create())  # type: ignore[arg-type]
+    tables = {name: EngineSettings(engine=engine) for name, engine in voices.items()}
+    update = {"server": ServerSettings(port=0, **server), "voices": tables}  # type: ignore[arg-type]
+    settings = settings.model_copy(update=update)
+    further = {name: load("tts", engine, {}) for name, engine in voices.items()}
+    rack = fakes.rack(llm=fakes.FakeLLM("Hello there."), tts=espeak.create(), voices=further)  # type: ignore[arg-type]
     running = build(settings, create_app(settings, rack))
     running.config.load()
     running.lifespan = running.config.lifespan_class(running.config)
@@ -60,6 +66,21 @@ async def test_every_service_is_there_beside_the_page_and_speaks_in_the_characte
             ask = {"stream_id": "a", "messages": [{"role": "user", "content": "Hi"}]}
             await llm.send(json.dumps({"action": "start_stream", **ask}))
             assert json.loads(await llm.recv())["full_text"].strip() == "Hello there."
+
+
+@pytest.mark.skipif(not find_library("flite"), reason="libflite1 is not installed")
+async def test_a_character_asked_for_on_another_engine_sounds_as_it_does_there() -> None:
+    ask = {"input": "Good evening.", "model": "robot"}
+    async with application({"robot": "flite"}) as url, httpx.AsyncClient(base_url=url) as client:
+        said = {}
+        for voice in ("ada", "Finn", "vera", "pip", "slt", "awb"):
+            answer = await client.post("/v1/audio/speech", json=ask | {"voice": voice})
+            assert (answer.status_code, answer.headers["x-engine"]) == (200, "robot"), answer.text
+            said[voice] = answer.content
+        ms = {voice: milliseconds(pcm, 16_000) for voice, pcm in said.items()}
+        assert ms["ada"] == pytest.approx(ms["slt"], abs=15)
+        assert ms["Finn"] < ms["slt"] - 80  # as awb, whose quiet ends are cut now here, now there
+        assert ms["vera"] > 1.04 * ms["slt"]
 
 
 async def test_the_token_guards_them_all_and_a_page_from_elsewhere_is_turned_away() -> None:

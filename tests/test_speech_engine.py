@@ -2,15 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from server.http import speech
+from server.pipelines import encoders
+from server.pipelines.engines import Speech, Voice
 from server.pipelines.studio import Studio
-from tests.fakes import FakeTTS, words
+from tests.fakes import FakeSpeaker, FakeTTS, words
 from tests.services import serving, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,6 +61,49 @@ async def test_an_engine_that_fails_midway_does_not_pass_half_for_the_whole(
     answer = await client.post("/v1/audio/speech", json=asked | {"stream_format": "ndjson"})
     assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "tts_failed"
     assert engine.open_now == 0
+
+
+class Buggy(FakeTTS):
+    """Breaks in the second sentence, in a way that nobody foresaw."""
+
+    def open(self, voice: Voice) -> FakeSpeaker:
+        speaker, whole = super().open(voice), FakeSpeaker.speak
+
+        async def speak(text: str) -> AsyncGenerator[Speech, None]:
+            if "two" in text:
+                raise ValueError("what?")
+            async with aclosing(whole(speaker, text)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        speaker.speak = speak  # type: ignore[method-assign]
+        return speaker
+
+
+@pytest.mark.parametrize("form", [None, "audio", "sse", "ndjson"])
+async def test_a_failure_that_nobody_foresaw_is_told_as_any_other(form: str | None) -> None:
+    engine = Buggy(speed=20)
+    async with serving(speech.routes(Studio({"fake": engine}))) as url, httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/v1/audio/speech", json={"input": "Say two.", "stream_format": form})
+        error = {"message": "internal error: ValueError", "type": "server_error", "code": "internal"}
+        assert (answer.status_code, answer.json()["error"]) == (500, error)
+        if form in ("sse", "ndjson"):
+            late = await client.post("/v1/audio/speech", json={"input": "Say one. Say two.", "stream_format": form})
+            last = late.text.strip().splitlines()[-1].removeprefix("data: ")
+            assert json.loads(last)["error"]["code"] == "internal"
+    assert engine.open_now == 0
+
+
+async def test_an_encoder_is_opened_where_it_keeps_nobody_waiting(
+    fake: tuple[FakeTTS, Studio, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one loads FFmpeg, every one of flac's takes milliseconds."""
+    at, library = list[threading.Thread](), encoders._library
+    monkeypatch.setattr(encoders, "_library", lambda: at.append(threading.current_thread()) or library())
+    answer = await fake[2].post("/v1/audio/speech", json={"input": "one", "response_format": "flac"})
+    assert (answer.status_code, answer.headers["x-sample-rate"]) == (200, "16000")
+    assert at
+    assert threading.main_thread() not in at
 
 
 async def test_a_listener_that_vanishes_frees_the_engine(fake: tuple[FakeTTS, Studio, httpx.AsyncClient]) -> None:

@@ -1,6 +1,7 @@
 """`/ws/llm` over real sockets: bad input, models that fail, strangers, and crowds."""
 
 import asyncio
+from ssl import SSLContext
 
 import httpx
 import pytest
@@ -145,6 +146,19 @@ async def test_health_tells_whether_the_model_is_there() -> None:
     async with scene(openai.create(base_url="http://127.0.0.1:9/v1")) as url, httpx.AsyncClient() as http:
         health = (await http.get(url.replace("ws:", "http:") + "/health")).json()
         assert (health["status"], health["llama_server"]) == ("degraded", "unreachable")
+
+
+async def test_health_asks_over_the_connection_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted() as (server, p, url), httpx.AsyncClient() as http:
+        await p.start(pause=FIRST)
+        await p.next()
+        read: list[object] = []
+        monkeypatch.setattr(SSLContext, "load_verify_locations", lambda *given, **named: read.append(given))
+        for _ in range(3):
+            assert (await http.get(url.replace("ws:", "http:") + "/health")).json()["status"] == "ok"
+        assert not read  # certificates: tens of milliseconds in which nobody is served
+        server.api_key = "secret"
+        assert (await http.get(url.replace("ws:", "http:") + "/health")).json()["status"] == "ok"  # it does answer
 
 
 async def test_many_connections_at_once_get_each_their_own_answer() -> None:

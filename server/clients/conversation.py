@@ -21,6 +21,7 @@ def _kinds(base: type[e.Event] = e.Event) -> Iterator[tuple[str, type[e.Event]]]
 
 
 KINDS = dict(_kinds())
+CAST = {"character", "characters"}
 
 
 class Conversation:
@@ -72,7 +73,7 @@ class Conversation:
     async def send(self, type: str, **given: Any) -> None:
         """Any command, as in `server.commands`: `send("user.text", text="Hello")`."""
         if type == "session.update":
-            self._update |= given
+            self._update = _both(self._update, given)
         await self._link.send({"type": type, **given})
 
     async def write(self, text: str) -> None:
@@ -113,6 +114,14 @@ class Conversation:
             case e.Error(fatal=True, code=code, message=message, retry_after=later):
                 raise Refused(message, code=code, retry_after=later)
         return event
+
+
+def _both(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Two updates as one: of tables the later wins field by field, of characters as a whole, under either name."""
+    if given.keys() & CAST:
+        before = {name: value for name, value in before.items() if name not in CAST}
+    tables = [name for name, value in given.items() if isinstance(value, dict) and isinstance(before.get(name), dict)]
+    return before | given | {name: before[name] | given[name] for name in tables}
 
 
 def read(body: dict[str, Any]) -> e.Event | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from websockets.asyncio.client import ClientConnection
 
 from server.clients.link import ConnectionLost, Link, Refused
+from server.pipelines.narrator import plain
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,11 @@ class Speech:
         return self._link.connections
 
     async def say(self, text: str, **how: str) -> None:
-        """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative).
+        """`how`: `mode` (batch, stream), `preset` (aggressive, balanced, conservative). Nothing comes of a text that is
+        not `speakable`.
 
         Raises `ConnectionLost`: then `text` is among the unsaid ones of `Lost`."""
-        if text.strip():
+        if speakable(text):
             await self._link.socket()
             self._unsaid.append(text)
             await self._link.send({"type": "text", "text": text, **how})
@@ -209,6 +211,11 @@ class Speech:
                     self._over()
                 return Failed(frame.get("code", "error"), frame["message"], frame.get("fatal", False))
         return None
+
+
+def speakable(text: str) -> bool:
+    """Whether the server says anything to `text`: not to blanks and emoji alone."""
+    return bool(plain(text).strip())
 
 
 def words_of(words: Sequence[dict[str, Any]]) -> tuple[SpokenWord, ...]:

@@ -14,9 +14,10 @@ def routes(rack: Rack, lobby: Lobby, version: str) -> list[Route]:
     async def health(request: Request) -> Response:
         ready = rack.ready and not lobby.closing
         told = {
-            "status": "ok" if ready else "starting" if not lobby.closing else "stopping",
+            "status": "healthy" if ready else "loading" if not lobby.closing else "stopping",
             "live": True,
             "ready": ready,
+            "model_loaded": ready,  # for this, or for the status, clients of other speech servers wait
             "version": version,
             "sessions": len(lobby.sessions),
             "engines": rack.names(),

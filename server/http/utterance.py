@@ -5,16 +5,17 @@ import base64
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from server.errors import LimitError, ParleyError, ProtocolError
-from server.pipelines.encoders import Format, format_of
+from server.pipelines.encoders import Encoder, Format, Raw, format_of
 from server.pipelines.engines import Speech, Voice, Word
 from server.pipelines.narrator import DEFAULT, PRESETS, Chunks, Preset, described
 from server.pipelines.studio import Booth, Studio
 
+T = TypeVar("T")
 LONGEST = 20_000  # characters in one request
 NDJSON, SSE = "{}\n", "data: {}\n\n"
 SMOOTH = Preset(2, 4, 0)  # frames: small enough to start at once, large enough not to be mostly headers
@@ -61,7 +62,7 @@ class Take:
         self.booth, self.voice = find(studio, asked)
         self.format: Format = format_of(asked.response_format or "pcm")
         self.rate = asked.sample_rate or self.booth.engine.rate
-        self.encoder = self.format.open(self.rate)
+        self._encoder: Encoder = Raw(self.rate)  # until its own is open
         self.ms = 0.0  # made so far
         self._studio, self._text, self._client, self._sizes = studio, asked.input, client, sizes
 
@@ -101,6 +102,7 @@ class Take:
 
     async def _chunks(self) -> AsyncGenerator[bytes | Sequence[Word], None]:
         chunks = Chunks.of(self._sizes, self.rate)
+        self._encoder = await self._work(self.format.open, self.rate)
         async with aclosing(self.speech()) as pieces:
             async for piece in pieces:
                 for chunk in chunks.push(piece.pcm):
@@ -111,7 +113,7 @@ class Take:
         for chunk in chunks.flush():
             if data := await self._encoded(chunk):
                 yield data
-        if data := await self._work(self.encoder.finish):
+        if data := await self._work(self._encoder.finish):
             yield data
 
     def head(self, media: str = "") -> Callable[[int | None], Mapping[str, str]]:
@@ -119,7 +121,7 @@ class Take:
             known = {"X-Duration-Ms": str(round(self.ms))} if length is not None else {}
             return {
                 "Content-Type": media or self.format.media,
-                "X-Sample-Rate": str(self.encoder.rate),
+                "X-Sample-Rate": str(self._encoder.rate),
                 "X-Channels": "1",
                 "X-Encoding": self.format.encoding,
                 "X-Engine": self.booth.name,
@@ -130,9 +132,9 @@ class Take:
         return headers
 
     async def _encoded(self, pcm: bytes) -> bytes:
-        return await self._work(self.encoder.push, pcm) if pcm else b""
+        return await self._work(self._encoder.push, pcm) if pcm else b""
 
-    async def _work(self, job: Callable[..., bytes], *arguments: bytes) -> bytes:
+    async def _work(self, job: Callable[..., T], *arguments: Any) -> T:
         if self.format.name == "pcm":
             return job(*arguments)
         return await asyncio.to_thread(job, *arguments)

@@ -1,6 +1,7 @@
 """Texts in, one seamless stream of speech out: sentences, the engine's turns, joins and the rate asked for."""
 
 import asyncio
+import logging
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from server.audio import SAMPLE, Resampler, milliseconds
+from server.errors import ParleyError, TTSError
 from server.pipelines.admission import Stream
 from server.pipelines.boundaries import Verdict, has_words, judge, judge_clause, next_mark, past
 from server.pipelines.engines import Speaker, Speech, Word
@@ -16,6 +18,7 @@ from server.pipelines.joins import Joiner, Seams
 from server.pipelines.sentences import Splitter
 from server.pipelines.tts._pieces import later
 
+log = logging.getLogger(__name__)
 FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
 LONGEST_OVERLAP_MS = 80.0
 EAGER_WORDS = 2  # the shortest clause that is said on its own
@@ -116,7 +119,13 @@ class Narrator:
 
     async def _turn(self, pieces: AsyncGenerator[Speech, None]) -> Speech | None:
         async with self._stream.turn():
-            return await anext(pieces, None)
+            try:
+                return await anext(pieces, None)
+            except ParleyError:
+                raise
+            except Exception as error:  # whoever asked is to be told as of any other failure
+                log.exception("a voice failed")
+                raise TTSError(f"internal error: {type(error).__name__}", code="internal") from error
 
     def _given(self, pcm: bytes, words: list[Word], *, last: bool = False, over: bool = False) -> Speech | None:
         """What goes out: `pcm` at our rate with the words whose place is known; they leave `words`."""

@@ -27,9 +27,14 @@ _KINDS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def at_once(name: str) -> int:
+def kind(engine: TTS) -> str:
+    """Which engine it is, whatever the settings call it."""
+    return type(engine).__module__.rsplit(".", 1)[-1]
+
+
+def at_once(engine: TTS) -> int:
     """How many turns make sense at the same time: for what computes in this process, one for each core."""
-    return os.cpu_count() or 1 if name in ("espeak", "flite", "kokoro", "pocket_tts") else 0
+    return os.cpu_count() or 1 if kind(engine) in ("espeak", "flite", "kokoro", "pocket_tts") else 0
 
 
 @dataclass(frozen=True)
@@ -44,27 +49,29 @@ class Booth:
     def languages(self) -> Sequence[str]:
         """The languages it speaks; empty: it does not tell."""
         known: Sequence[str] | None = getattr(self.engine, "languages", None)
-        return known or (("en",) if self.name == "flite" else ())
+        return known or (("en",) if kind(self.engine) == "flite" else ())
 
 
 class Studio:
-    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use;
-    `voiced`: the engine that stands before another for a certain voice (a codec, say); `admissions`: the queues before
-    the engines, where others count in them too."""
+    """All engines' voices. `engines`: by name, the default first; `cast`: further voices by the name clients use, and
+    `abroad` how they sound on each other engine; `voiced`: the engine that stands before another for a certain voice (a
+    codec, say); `admissions`: the queues before the engines, where others count in them too."""
 
     def __init__(
         self,
         engines: Mapping[str, TTS],
         cast: Mapping[str, Voice] | None = None,
         *,
+        abroad: Mapping[str, Mapping[str, Voice]] = {},
         voiced: Callable[[TTS, Voice], TTS] = lambda engine, voice: engine,
         waiting: int = 32,
         patience_s: float = 10.0,
         admissions: Mapping[str, Admission] | None = None,
     ) -> None:
         self._voiced = voiced
-        self._cast = {name.lower(): voice for name, voice in (cast or {}).items()}
-        admissions = admissions or {name: Admission(e.streams, at_once=at_once(name)) for name, e in engines.items()}
+        self._cast = _lowered(cast or {})
+        self._abroad = {engine: _lowered(voices) for engine, voices in abroad.items()}
+        admissions = admissions or {name: Admission(e.streams, at_once=at_once(e)) for name, e in engines.items()}
         for admission in admissions.values():
             admission.waiting, admission.patience_s = waiting, patience_s
         self.booths = {name: Booth(name, engine, admissions[name]) for name, engine in engines.items()}
@@ -105,7 +112,7 @@ class Studio:
         if voice.engine:
             booth = self._booth(voice.engine)
         if language:
-            voice = replace(voice, language=self._language(booth, language))
+            voice = _speaking(voice, self._language(booth, language))
         voice = replace(voice, **{key: value for key, value in given.items() if value not in (None, "")})
         return replace(booth, engine=self._voiced(booth.engine, voice)), voice
 
@@ -135,7 +142,8 @@ class Studio:
         if wanted in own:
             return Voice(name=own[wanted], engine=engine)
         if wanted in self._cast:
-            return self._cast[wanted]
+            voice = self._cast[wanted]
+            return voice if voice.engine else self._abroad.get(engine, {}).get(wanted, voice)
         if wanted in CUSTOMARY:
             return Voice(engine=engine, **self._stand_in(booth, wanted))
         if "+" in wanted and wanted.partition("+")[0] in own:  # espeak: a language with a variant
@@ -144,8 +152,8 @@ class Studio:
 
     def _stand_in(self, booth: Booth, name: str) -> dict[str, Any]:
         """What of this engine stands in for a customary name."""
-        if booth.name in _KINDS:
-            return _KINDS[booth.name][CUSTOMARY[name]]
+        if known := _KINDS.get(kind(booth.engine)):
+            return known[CUSTOMARY[name]]
         voices = booth.engine.voices()
         return {"name": voices[list(CUSTOMARY).index(name) % len(voices)]} if voices else {}
 
@@ -156,3 +164,15 @@ class Studio:
         if found := next((name for name in (tag, tag.split("-")[0]) if name in spoken), ""):
             return found
         raise ConfigError(f"Unknown language {quoted(language)}. Available: {list(spoken)}")
+
+
+def _speaking(voice: Voice, language: str) -> Voice:
+    """`voice` in `language`. An accent of its own (espeak's `language`) is kept where it is one of that language."""
+    own = str(voice.options.get("language", language))
+    foreign = {"language"} if own.split("-")[0] != language.split("-")[0] else set()
+    options = {name: value for name, value in voice.options.items() if name not in foreign}
+    return replace(voice, language=language, options=options)
+
+
+def _lowered(voices: Mapping[str, Voice]) -> dict[str, Voice]:
+    return {name.lower(): voice for name, voice in voices.items()}

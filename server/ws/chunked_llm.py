@@ -6,7 +6,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-import httpx
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -192,9 +191,4 @@ async def probed(llm: LLM) -> tuple[str, bool]:
     endpoint = getattr(getattr(llm, "chosen", llm), "endpoint", None)
     if endpoint is None:
         return "", True
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
-            answer = await client.get(f"{endpoint.base_url}/models")
-        return endpoint.base_url, answer.status_code < 500
-    except httpx.HTTPError:
-        return endpoint.base_url, False
+    return endpoint.base_url, await endpoint.answers(PROBE_S)

@@ -22,7 +22,7 @@ from pipecat.utils.types import is_given
 from server.audio import milliseconds
 from server.clients.link import ConnectionLost, Refused
 from server.clients.pipecat.words import Playout, Times, Tokens
-from server.clients.speech import Complete, Created, Done, Event, Failed, Lost, Speech, Words
+from server.clients.speech import Complete, Created, Done, Event, Failed, Lost, Speech, Words, speakable
 from server.errors import ParleyError
 
 
@@ -103,6 +103,10 @@ class ParleyTTSService(TTSService):
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """The audio comes by another way: see `_read`."""
         assert self._speech is not None, "the pipeline has not started"
+        if not speakable(text):
+            await self._keep(text, context_id)
+            yield None
+            return
         try:
             await self._renew(await self._speech.connect())
             turn = self._turns.get(context_id) or self._new(context_id)
@@ -115,8 +119,10 @@ class ParleyTTSService(TTSService):
         yield None
 
     async def flush_audio(self, context_id: str | None = None) -> None:
-        """The turn is complete: its stream ends when it is said."""
-        if self._speech is not None and (context_id is None or context_id in self._turns):
+        """The turn is complete: its stream ends when it is said. One that had nothing to say has none, and is over."""
+        if context_id is not None and context_id not in self._turns:
+            await self._end(_Turn(context_id))
+        elif self._speech is not None:
             await self._speech.close()
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
@@ -179,6 +185,9 @@ class ParleyTTSService(TTSService):
                 await self._tell(turn)
             case Done():
                 self._unclaimed = False
+                if turn:
+                    turn.words += turn.texts[-1].rest(turn.begin_s, turn.playout.made_s)
+                    await self._tell(turn)
                 await self._end(turn)
             case Failed(message=message, fatal=fatal):
                 await self.push_error(error_msg=f"Parley: {message}")
@@ -186,6 +195,13 @@ class ParleyTTSService(TTSService):
                     await self._end(turn or (self._coming.popleft() if self._coming else None))
             case Lost() if self._speech is not None:
                 await self._renew(await self._speech.connect())
+
+    async def _keep(self, text: str, context_id: str) -> None:
+        """For the context, `text`, to which nothing is said: with what was said before it, if anything was."""
+        if turn := self._turns.get(context_id):
+            turn.texts[-1].add(f" {text}")
+        else:
+            await self.add_word_timestamps([(text, 0.0)], context_id)
 
     async def _tell(self, turn: _Turn) -> None:
         """The words whose audio has come, with the times they sound."""

@@ -36,6 +36,7 @@ class Tokens:
     def __init__(self, text: str = "") -> None:
         self.text = text
         self._upto = 0
+        self._told_s = 0.0  # when the last one that was told sounds
 
     def add(self, text: str) -> None:
         """More text behind what there is."""
@@ -51,12 +52,12 @@ class Tokens:
                 share = max(0, token.start() - word.start) / max(1, word.end - word.start)
                 at = word.start_ms + share * (word.end_ms - word.start_ms)
                 found.append((token.group(), offset_s + at / 1000))
-                self._upto = token.end()
+                self._upto, self._told_s = token.end(), found[-1][1]
         return found
 
     def rest(self, begin_s: float, end_s: float) -> Times:
-        """What was not told yet, evenly between two times: for engines that time no words."""
+        """What was not told yet, evenly between two times, behind what was: for engines that time no words."""
         tokens = _TOKEN.findall(self.text, self._upto)
-        self._upto = len(self.text)
+        self._upto, begin_s = len(self.text), max(begin_s, self._told_s)
         step = max(0.0, end_s - begin_s) / max(1, len(tokens))
         return [(token, begin_s + number * step) for number, token in enumerate(tokens)]

@@ -99,6 +99,18 @@ class Endpoint:
                     raise translated(error, self.base_url) from error
             return self._listed
 
+    async def answers(self, within_s: float) -> bool:
+        """Whether somebody is there, whatever they say. Asks over the connection that answers come by: a client of its
+        own would read all certificates first, and keep everybody waiting meanwhile."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.client().models.with_raw_response.list()
+        except openai.APIStatusError as error:
+            return error.status_code < 500
+        except (openai.OpenAIError, OSError):  # a timeout is one, too
+            return False
+        return True
+
     async def open(self, messages: list[dict[str, str]], **wanted: Any) -> openai.AsyncStream[Any]:
         """The stream of an answer, sent for once more when that is likely to help and quick.
 
