@@ -17,7 +17,7 @@ except EngineUnavailable as error:
 
 
 def test_a_character_asked_to_speak_another_language_does_and_keeps_its_accent_in_its_own() -> None:
-    finn = Voice(options={"language": "en-gb-scotland", "variant": "m3"})
+    finn = Voice(language="en", options={"language": "en-gb-scotland", "variant": "m3"})
     company = Studio({"espeak": espeak.create()}, {"finn": finn})
     assert company.find("finn", language="en")[1] == finn
     _, voice = company.find("finn", language="de")
