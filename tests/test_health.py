@@ -6,10 +6,12 @@ import logging
 import re
 
 import httpx
+import pytest
 import websockets
+from prometheus_client import REGISTRY
 
 from server import telemetry
-from tests import fakes
+from tests import fakes, virtual_time
 from tests.wire import serving
 
 
@@ -110,6 +112,21 @@ async def test_what_prometheus_finds() -> None:
         "parley_dropped_total",
     ):
         assert f"# TYPE {name} " in text or f"# TYPE {name.removesuffix('_total')} " in text, name
+
+
+def test_a_loop_that_was_held_up_is_told_for_a_minute() -> None:
+    async def told() -> list[float | None]:
+        watch = asyncio.create_task(telemetry.watch_loop())
+        worst = []
+        for wait, held in ((50, 3), (10, 1), (45, 0), (10, 0), (10, 0)):
+            await asyncio.sleep(wait)
+            virtual_time.hold(held)
+            await asyncio.sleep(1)
+            worst.append(REGISTRY.get_sample_value("parley_loop_lag_max_seconds"))
+        watch.cancel()
+        return worst
+
+    assert virtual_time.run(told()) == pytest.approx([3, 3, 3, 1, 0], abs=0.3)
 
 
 async def test_one_line_a_turn_and_it_names_the_session(caplog) -> None:
