@@ -63,6 +63,23 @@ def test_noise_resumes():
     assert verdict("", 300, over=True) is Verdict.RESUME
 
 
+def test_what_was_said_before_is_no_part_of_what_is_said_now():
+    it = floor(min_words=1)
+    it.step(Onset(0), None)
+    it.step(Stopped(500), None)
+    it.text = "stop that please"  # told late by the recogniser
+    it.step(Onset(1_000), SPEAKING)
+    assert it.step(Talking(900), SPEAKING) == []
+
+
+def test_a_click_into_a_reply_that_may_not_be_interrupted_makes_nobody_deaf_afterwards():
+    it = floor(speaking=False)
+    it.step(Onset(0), SPEAKING)
+    it.step(FalseStart(100), SPEAKING)
+    it.step(Onset(5_000), None)
+    assert it.step(Started(5_000), None) == [Announce(True, 5_000)]
+
+
 def test_more_words_may_be_asked_for():
     assert verdict("stop it", 2_000, min_words=3) is Verdict.WAIT
     assert verdict("stop it", 2_000, over=True, min_words=3) is Verdict.RESUME
@@ -111,6 +128,7 @@ def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
     it.step(Started(0), SPEAKING)
     it.text = "stop it please"
     assert it.step(Talking(900), SPEAKING) == [Interrupt()]
+    assert it.state is State.FREE
     assert it.step(Talking(932), None) == []
     assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
 

@@ -32,6 +32,15 @@ def test_most_of_the_lead_leaves_at_once_and_then_real_time():
     paced(body)
 
 
+def test_a_short_lead_leaves_something_ahead_of_the_listener_all_the_same():
+    async def body(pacer, clock):
+        for _ in range(20):
+            await pacer.wait(20)
+            assert 40 <= pacer.sent_ms - clock() * 1000 <= 100 or pacer.sent_ms == 20
+
+    paced(body, lead=100)
+
+
 @pytest.mark.parametrize("age", [0.0, 0.05, 0.1])
 def test_a_listener_who_acknowledges_now_and_then_is_served_evenly(age: float):
     async def body(pacer, clock):
