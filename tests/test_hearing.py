@@ -91,8 +91,10 @@ def test_a_turn_does_not_go_from_one_mode_into_the_other(before: str, after: str
 
 def test_a_microphone_that_stalls_in_mid_speech_ends_the_turn():
     it, _ = talk("Fine.")
-    _, told = it.say("hello there").wait(4).go()
+    stalled = it.say("hello there")._now
+    _, told = it.wait(4).go()
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+    assert 0.5 < told.at(e.TranscriptFinal) - stalled < 0.7
 
 
 def test_a_recogniser_that_breaks_is_told_and_the_next_turn_works():
