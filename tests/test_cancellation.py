@@ -188,3 +188,10 @@ def test_a_shutdown_lets_the_sentence_end():
     assert ended.value.close == 1012
     assert it.session.history.entries[-1].text == "One two three four."
     closed(llm, tts, stt)
+
+
+def test_the_first_reason_to_end_is_the_one_that_is_told():
+    it = Talk(fakes.rack(*engines(COUNT)[:2])).quiet(0.2)
+    it.raw(lambda: [it.session.end(LimitError(why)) for why in ("first", "second")] and fakes.silence(20))
+    with pytest.raises(LimitError, match="first"):
+        it.quiet(3).go()

@@ -138,3 +138,14 @@ async def test_what_was_received_and_not_yet_looked_at_can_be_forgotten():
     await ear._look()
     assert told == []
     assert ear.now_ms == 400  # it was received all the same
+    ear.hear(fakes.silence(BUFFER_MS))
+    assert ear.dropped_ms == 0
+
+
+async def test_a_turn_that_is_cleared_is_over():
+    ear, _ = manual_ear(nothing)
+    ear.hear(fakes.voice("hello there"))
+    await ear._look()
+    assert ear.talking
+    ear.clear()
+    assert not ear.talking

@@ -11,7 +11,9 @@ import websockets
 from prometheus_client import REGISTRY
 
 from server import telemetry
+from server.session import Session
 from tests import fakes, virtual_time
+from tests.talk import talk
 from tests.wire import serving
 
 
@@ -112,6 +114,21 @@ async def test_what_prometheus_finds() -> None:
         "parley_dropped_total",
     ):
         assert f"# TYPE {name} " in text or f"# TYPE {name.removesuffix('_total')} " in text, name
+
+
+def test_what_a_conversation_had_to_drop_is_counted_when_it_is_over() -> None:
+    def dropped() -> list[float]:
+        kinds = ({"what": "microphone_ms"}, {"what": "frames"})
+        return [REGISTRY.get_sample_value("parley_dropped_total", kind) or 0.0 for kind in kinds]
+
+    def overrun(session: Session) -> None:
+        session.hearing.ear.dropped_ms, session.outbox.frames_dropped = 40.0, 3
+
+    it, _ = talk()
+    it.before_end = overrun
+    before = dropped()
+    it.quiet(0.1).go()
+    assert [b - a for a, b in zip(before, dropped(), strict=True)] == [40, 3]
 
 
 def test_a_loop_that_was_held_up_is_told_for_a_minute() -> None:

@@ -66,6 +66,22 @@ def test_commit_ends_a_turn_at_once_in_auto_mode_too():
     at = it._now
     _, told = it.send("user.commit").quiet(1).go()
     assert told.at(e.TranscriptFinal) - at < 0.05
+    assert [type(x) for x in told.of(*TURN)] == list(TURN), "and once"
+
+
+@pytest.mark.parametrize("mode", ["auto", "manual"])
+def test_a_commit_of_nothing_is_nothing(mode: str):
+    it, _ = talk("Fine.", turn={"mode": mode})
+    _, told = it.send("user.commit").quiet(1 if mode == "auto" else 0).go()
+    assert told.of(*TURN) == []
+
+
+def test_after_a_clear_one_can_push_to_talk_again():
+    it, llm = talk("Fine.", turn={"mode": "manual"})
+    it.say("hello").send("user.clear").wait(0.1).say("there").send("user.commit")
+    _, told = it.wait(2).go()
+    assert len(told.of(e.UserStarted)) == 2
+    assert llm.seen[0][-1].content == "there"
 
 
 def test_clear_forgets_the_turn():

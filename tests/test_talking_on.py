@@ -92,6 +92,13 @@ def test_a_stop_ends_the_wait_of_what_was_typed_and_the_user_is_heard():
     assert stages["first_token"] < stages["turn_end"], "an ordinary turn is answered in its silence"
 
 
+def test_what_was_said_to_deaf_ears_is_no_part_of_what_is_said_next():
+    it, llm = talk("One two three four five.", "Fine.", interrupt={"speaking": False})
+    it.send("user.text", text="count").quiet(0.3).say("never mind").quiet(2)
+    it.say("hello there").quiet(2).go()
+    assert [m[-1].content for m in llm.seen] == ["count", "hello there"]
+
+
 def test_what_does_not_count_after_all_is_told_to_have_come_to_nothing():
     it, _ = talk("It is so.", stt=fakes.FakeSTT(delay=0.5), interrupt={"thinking": False})
     it.say("tell me").quiet(0.7).say("about the sea")
