@@ -48,6 +48,13 @@ def test_of_a_long_turn_a_semantic_model_gets_the_end():
     assert model.asked == [JUDGED_FRAMES * FRAME]
 
 
+def test_a_semantic_model_gets_the_turn_it_is_asked_about():
+    model = Opinion(0.9)
+    it = Talk(fakes.rack(turnend=model), turn={"speculative": False})
+    it.say("hello there").quiet(2).say("hello there").quiet(2).go()
+    assert model.asked[1] == pytest.approx(model.asked[0], abs=2 * FRAME)
+
+
 def test_without_its_opinion_the_silence_decides():
     class Broken(Opinion):
         async def complete(self, samples) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from server import events as e
@@ -51,12 +52,23 @@ def test_a_recogniser_that_breaks_while_it_listens_is_told_once():
     assert llm.seen == []
 
 
+def test_a_microphone_may_change_its_rate():
+    it, _ = talk("Fine.")
+    it.send("session.update", input_rate=48_000)
+    pcm = fakes.voice("hello there", 48_000) + bytes(96_000)
+    for at in range(0, len(pcm), 1_920):
+        it.raw(pcm[at : at + 1_920]).wait(0.02)
+    _, told = it.wait(2).go()
+    assert told.last(e.SessionUpdated).input_rate == 48_000
+    assert [x.at_ms for x in told.of(e.UserStarted, e.UserStopped)] == pytest.approx([0, 400], abs=40)
+
+
 def test_push_to_talk_ends_with_commit_only():
     it, llm = talk("Fine.", turn={"mode": "manual"})
     it.say("hello").quiet(2).say("there")
     _, told = it.send("user.commit").wait(2).go()
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
-    assert len(told.of(e.UserStarted)) == 1
+    assert [x.at_ms for x in told.of(e.UserStarted)] == [0]
     assert llm.seen[0][-1].content == "hello there"
 
 
@@ -219,3 +231,15 @@ def test_a_voice_detector_that_fails_is_told_once_and_the_rest_works():
     _, told = it.raw(lambda: setattr(vad, "failing", False) or fakes.silence(20)).say("hello").quiet(1.5).go()
     assert [x.message for x in told.of(e.Error)] == ["the VAD failed"]
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hi", "hello"]
+
+
+def test_a_voice_detector_that_fails_anew_is_told_anew():
+    class Moody(fakes.FakeVAD):
+        async def push(self, frame) -> float:
+            if np.abs(frame).max() > 0.01:
+                raise EngineError("the VAD failed")
+            return 0.0
+
+    it = Talk(fakes.rack(vad=Moody()))
+    _, told = it.say("hello").quiet(1).say("hello").quiet(1).go()
+    assert len(told.of(e.Error)) == 2

@@ -135,6 +135,10 @@ def test_a_greeting_when_asked_for():
     assert fakes.words(told.audio()) == ["hello", "you"]
     assert lines(session) == [("assistant", "Hello you.", False)]
     assert llm.seen == []
+    again, _ = talk()
+    again.options = {"greet": True, "history": session.history}
+    _, told = again.quiet(2).go()
+    assert told.audio() == b"", "who comes back is not greeted twice"
 
 
 def test_the_models_failure_is_told_and_the_conversation_goes_on():
