@@ -191,6 +191,20 @@ def test_a_shutdown_lets_the_sentence_end():
     closed(llm, tts, stt)
 
 
+def test_a_shutdown_waits_for_no_reply_that_is_paused():
+    took: list[float] = []
+
+    async def shutdown() -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await it.session.drain(10)
+        took.append(clock() - began)
+
+    it = Talk(fakes.rack(*engines(COUNT)[:2])).send("user.text", text="count").quiet(0.5).send("reply.pause").quiet(0.2)
+    it.raw(lambda: it.session.hearing._group.create_task(shutdown()) and fakes.silence(20)).quiet(1).go()
+    assert took == pytest.approx([0], abs=0.05)
+
+
 def test_who_leaves_finds_what_was_heard_in_the_history():
     session, told = Talk(fakes.rack(*engines(COUNT)[:2])).send("user.text", text="count").quiet(1.2).go()
     entry = session.history.entries[-1]

@@ -116,6 +116,16 @@ async def test_what_prometheus_finds() -> None:
         assert f"# TYPE {name} " in text or f"# TYPE {name.removesuffix('_total')} " in text, name
 
 
+def test_what_fails_in_a_reply_is_counted() -> None:
+    def failed() -> float:
+        return REGISTRY.get_sample_value("parley_errors_total", {"code": "tts_failed"}) or 0.0
+
+    before = failed()
+    it, _ = talk("EXPLODE.")
+    it.send("user.text", text="Hi.").quiet(1).go()
+    assert failed() == before + 1
+
+
 def test_what_a_conversation_had_to_drop_is_counted_when_it_is_over() -> None:
     def dropped() -> list[float]:
         kinds = ({"what": "microphone_ms"}, {"what": "frames"})

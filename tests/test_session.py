@@ -118,14 +118,15 @@ def test_what_a_client_asks_of_the_model_reaches_it():
     assert "In rhyme." in llm.seen[0][0].content
 
 
+@pytest.mark.parametrize("rate", [11_025, 48_000])
 @pytest.mark.parametrize("by", ["the client", "the settings"])
-def test_the_output_rate_is_what_was_asked_for(by: str):
-    it, _ = talk("One two.", audio={"output_rate": 48000 if by == "the settings" else 0})
+def test_the_output_rate_is_what_was_asked_for(by: str, rate: int):
+    it, _ = talk("One two three.", audio={"output_rate": rate if by == "the settings" else 0})
     if by == "the client":
-        it.send("session.update", output_rate=48000)
+        it.send("session.update", output_rate=rate)
     _, told = it.send("user.text", text="Hi").quiet(2).go()
-    assert told.last(e.ReplyAudio).rate == 48000
-    assert len(told.audio()) / 2 / 48000 == pytest.approx(0.4, abs=0.001)
+    assert told.last(e.ReplyAudio).rate == rate
+    assert len(told.audio()) / 2 / rate == pytest.approx(0.6, abs=0.001)
 
 
 def test_a_greeting_when_asked_for():
