@@ -33,6 +33,12 @@ def test_backchannels_leave_no_words(text: str):
     assert InterruptRules().words(text, "en") == []
 
 
+def test_of_a_listeners_own_backchannels_the_longest_counts_and_what_is_no_word_never():
+    rules = InterruptRules(backchannels=("yes", "...", "yes sir"))
+    assert rules.words("Yes, sir!", "en") == []
+    assert rules.words("Yes, sir, no.", "en") == ["no"]
+
+
 @pytest.mark.parametrize(("text", "left"), [("yeah but wait", 2), ("I see the problem", 2), ("stop", 1), ("no", 1)])
 def test_what_is_more_than_a_backchannel_does(text: str, left: int):
     assert len(InterruptRules().words(text, "en-GB")) == left
