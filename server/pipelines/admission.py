@@ -179,7 +179,7 @@ class Admission:
         try:
             return await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if not place.cancelled():
                 self._give_back(place.result())  # cancelled just as it was let in
             raise
 

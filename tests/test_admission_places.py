@@ -1,4 +1,4 @@
-"""Who finds no place at an engine, and when they are told to come back. On the virtual clock."""
+"""Who finds a place at an engine, and when those who find none are told to come back. On the virtual clock."""
 
 import asyncio
 
@@ -22,6 +22,17 @@ def test_an_engine_is_given_no_more_turns_at_once_than_it_carries() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(scene()) == pytest.approx(0.2)
+
+
+def test_whoever_is_alone_gets_as_far_ahead_as_the_engine_is_quick() -> None:
+    async def scene() -> float:
+        async with Admission(2).stream("a") as stream:
+            for _ in range(20):
+                await takes(stream)
+                stream.sent(1_000)
+        return asyncio.get_running_loop().time()
+
+    assert run(scene()) == pytest.approx(2)
 
 
 def test_those_who_are_let_in_already_take_nobodys_place_in_the_queue() -> None:
