@@ -160,8 +160,6 @@ class Ear:
     async def _more(self) -> None:
         """Wait for audio; in mid-speech, make up silence for a microphone that stalls."""
         self._wake.clear()
-        if self._mic:
-            return
         try:
             async with asyncio.timeout(self._period_s + STALL_S if self.voiced else None):
                 await self._wake.wait()

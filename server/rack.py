@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -109,8 +110,10 @@ class Rack:
         await self._stop()
 
     async def _stop(self) -> None:
-        for engine in reversed(self.engines()):
-            await engine.stop()
+        """All of them, even where one fails at it: a voice before the codec whose tokens it receives."""
+        async with AsyncExitStack() as stack:
+            for engine in self.engines():
+                stack.push_async_callback(engine.stop)
 
 
 def _load(kind: Kind, settings: EngineSettings, table: str = "") -> Any:

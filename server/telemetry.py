@@ -5,6 +5,7 @@ import contextvars
 import json
 import logging
 import time
+from collections import deque
 from typing import Any, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -51,16 +52,13 @@ _STAGES = {"turn_end", "transcript", "first_token", "first_sentence", "first_aud
 
 async def watch_loop(interval: float = 0.25) -> None:
     """Measure how late the event loop runs, until cancelled."""
-    worst, since = 0.0, time.monotonic()
+    clock, recent = asyncio.get_running_loop().time, deque[float](maxlen=round(60 / interval))
     while True:
-        due = time.monotonic() + interval
+        due = clock() + interval
         await asyncio.sleep(interval)
-        lag = max(0.0, time.monotonic() - due)
-        if time.monotonic() - since > 60:
-            worst, since = 0.0, time.monotonic()
-        worst = max(worst, lag)
-        LAG.set(lag)
-        LAG_MAX.set(worst)
+        recent.append(max(0.0, clock() - due))
+        LAG.set(recent[-1])
+        LAG_MAX.set(max(recent))
 
 
 class _Carry(logging.Filter):

@@ -1,11 +1,14 @@
 """`/v1/tts/stream*` over real sockets: how streams end, are cleared away, and fail."""
 
 import asyncio
+from contextlib import aclosing
 
 import httpx
 import pytest
 
 from server.audio import milliseconds
+from server.http.running import Running, now, spoken
+from server.pipelines.adaptive import Adaptive, State
 from tests.adaptive_client import STORY, Fake, create, read, state
 from tests.fakes import words
 from tests.services import until
@@ -30,6 +33,16 @@ async def test_deleting_stops_the_engine_and_ends_the_audio() -> None:
         assert len(fake.shelf) == 0
 
     await fake.run(scene)
+
+
+async def test_after_a_stream_is_cancelled_not_one_sample_of_it_comes() -> None:
+    fake = Fake()
+    stream = Running("id", *fake.studio.find(), fake.engine.rate, Adaptive(now()))
+    stream.adaptive.append("word " * 100, now())
+    async with aclosing(spoken(fake.studio, stream, "", idle_s=30)) as pieces:
+        assert (await anext(pieces)).pcm
+        stream.adaptive.end(State.CANCELLED, now())
+        assert [piece async for piece in pieces] == []
 
 
 async def test_a_reader_that_vanishes_frees_the_engine() -> None:

@@ -33,6 +33,12 @@ def test_backchannels_leave_no_words(text: str):
     assert InterruptRules().words(text, "en") == []
 
 
+def test_of_a_listeners_own_backchannels_the_longest_counts_and_what_is_no_word_never():
+    rules = InterruptRules(backchannels=("yes", "...", "yes sir"))
+    assert rules.words("Yes, sir!", "en") == []
+    assert rules.words("Yes, sir, no.", "en") == ["no"]
+
+
 @pytest.mark.parametrize(("text", "left"), [("yeah but wait", 2), ("I see the problem", 2), ("stop", 1), ("no", 1)])
 def test_what_is_more_than_a_backchannel_does(text: str, left: int):
     assert len(InterruptRules().words(text, "en-GB")) == left
@@ -61,6 +67,23 @@ def test_a_short_word_is_judged_when_it_is_over():
 def test_noise_resumes():
     assert verdict("", 300) is Verdict.WAIT
     assert verdict("", 300, over=True) is Verdict.RESUME
+
+
+def test_what_was_said_before_is_no_part_of_what_is_said_now():
+    it = floor(min_words=1)
+    it.step(Onset(0), None)
+    it.step(Stopped(500), None)
+    it.text = "stop that please"  # told late by the recogniser
+    it.step(Onset(1_000), SPEAKING)
+    assert it.step(Talking(900), SPEAKING) == []
+
+
+def test_a_click_into_a_reply_that_may_not_be_interrupted_makes_nobody_deaf_afterwards():
+    it = floor(speaking=False)
+    it.step(Onset(0), SPEAKING)
+    it.step(FalseStart(100), SPEAKING)
+    it.step(Onset(5_000), None)
+    assert it.step(Started(5_000), None) == [Announce(True, 5_000)]
 
 
 def test_more_words_may_be_asked_for():
@@ -111,6 +134,7 @@ def test_words_interrupt_and_then_the_turn_is_an_ordinary_one():
     it.step(Started(0), SPEAKING)
     it.text = "stop it please"
     assert it.step(Talking(900), SPEAKING) == [Interrupt()]
+    assert it.state is State.FREE
     assert it.step(Talking(932), None) == []
     assert it.step(Stopped(900), None) == [Announce(False, 900), End(900)]
 

@@ -9,6 +9,7 @@ import pytest
 from server import events as e
 from server import outbox
 from server.errors import LimitError, LLMError
+from server.session import WAITING_TURNS
 from tests import fakes
 from tests.talk import COUNT, Talk, Told
 
@@ -188,3 +189,48 @@ def test_a_shutdown_lets_the_sentence_end():
     assert ended.value.close == 1012
     assert it.session.history.entries[-1].text == "One two three four."
     closed(llm, tts, stt)
+
+
+def test_a_shutdown_waits_for_no_reply_that_is_paused():
+    took: list[float] = []
+
+    async def shutdown() -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await it.session.drain(10)
+        took.append(clock() - began)
+
+    it = Talk(fakes.rack(*engines(COUNT)[:2])).send("user.text", text="count").quiet(0.5).send("reply.pause").quiet(0.2)
+    it.raw(lambda: it.session.hearing._group.create_task(shutdown()) and fakes.silence(20)).quiet(1).go()
+    assert took == pytest.approx([0], abs=0.05)
+
+
+def test_who_leaves_finds_what_was_heard_in_the_history():
+    session, told = Talk(fakes.rack(*engines(COUNT)[:2])).send("user.text", text="count").quiet(1.2).go()
+    entry = session.history.entries[-1]
+    assert (entry.role, entry.text, entry.cut) == ("assistant", "One two three four. Five", True)
+    assert told.of(e.ReplyDone) == []
+
+
+def test_more_turns_than_can_wait_are_told_to_be_too_many():
+    it = Talk(fakes.rack(*engines(COUNT)[:2], fakes.FakeSTT(delay=5)))
+    it.say("hello").quiet(1)
+    for number in range(WAITING_TURNS + 2):
+        it.send("user.text", text=f"And {number}?")
+    _, told = it.quiet(1).go()
+    assert [x.code for x in told.of(e.Error)] == ["busy"] * 2
+
+
+def test_whoever_asks_for_something_now_and_then_is_not_idle():
+    it = Talk(fakes.rack(*engines(COUNT)[:2]), server={"idle_s": 5})
+    for _ in range(5):
+        it.wait(3).send("history.get")
+    _, told = it.go()
+    assert len(told.of(e.History)) == 5
+
+
+def test_the_first_reason_to_end_is_the_one_that_is_told():
+    it = Talk(fakes.rack(*engines(COUNT)[:2])).quiet(0.2)
+    it.raw(lambda: [it.session.end(LimitError(why)) for why in ("first", "second")] and fakes.silence(20))
+    with pytest.raises(LimitError, match="first"):
+        it.quiet(3).go()

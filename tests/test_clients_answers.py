@@ -10,6 +10,7 @@ from server import events as e
 from server.clients import Answers, ConnectionLost, Conversation, Refused
 from server.clients.answers import FIRST, SENTENCE, Pause
 from server.clients.conversation import read
+from server.clients.link import Link
 from tests.fakes import FakeLLM, words
 from tests.line import ASK, TEXT, parley, services
 from tests.services import until
@@ -152,6 +153,39 @@ async def test_what_was_set_piece_by_piece_holds_after_the_line_dropped() -> Non
                     line.cut()
     assert updated[2].turn == updated[1].turn == updated[0].turn | {"silence_ms": 300}
     assert updated[2].characters == updated[1].characters == updated[0].characters[1:]
+
+
+@pytest.mark.parametrize(
+    ("close", "reason", "code", "message"),
+    [
+        (1008, "who are you", "refused", "who are you"),
+        (1009, "", "refused", "closed with 1009"),
+        (1013, "full", "busy", "full"),
+        (1013, "", "busy", "closed with 1013"),
+    ],
+)
+async def test_a_server_that_closes_for_a_reason_has_refused(close: int, reason: str, code: str, message: str) -> None:
+    async def serve_nobody(socket: ServerConnection) -> None:
+        await socket.close(close, reason)
+
+    async with serve(serve_nobody, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        link = Link(lambda: f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(Refused) as refused:
+            await link.receive()
+        await link.close()
+    assert (refused.value.code, str(refused.value)) == (code, message)
+
+
+@pytest.mark.parametrize(("close", "told"), [(1011, r"\(1011 oops\)"), (1012, r"\(1012 oops\)")])
+async def test_a_server_that_fails_is_a_lost_connection(close: int, told: str) -> None:
+    async def fail(socket: ServerConnection) -> None:
+        await socket.close(close, "oops")
+
+    async with serve(fail, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        link = Link(lambda: f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(ConnectionLost, match=told):
+            await link.receive()
+        assert not link.open
 
 
 async def test_a_server_that_restarts_is_waited_for() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from server import events as e
-from server.errors import LLMError
+from server.errors import LLMError, STTError
+from server.pipelines.engines import Transcript
 from tests import fakes
 from tests.talk import lines, talk
 
@@ -59,6 +60,32 @@ def test_the_final_text_decides_over_the_draft():
     assert [m[-1].content for m in llm.seen] == ["something else", "hello"]
     assert fakes.words(told.audio()) == ["fine"]
     assert lines(session)[0] == ("user", "hello", False)
+
+
+@pytest.mark.parametrize("final", [Transcript(""), STTError("it broke")], ids=["nothing", "an error"])
+def test_a_turn_that_comes_to_nothing_takes_its_draft_along(final: Transcript | STTError):
+    stt = fakes.FakeSTT()
+    opened = stt.open
+
+    def without_end(language: str):
+        recogniser = opened(language)
+
+        async def finish() -> Transcript:
+            if isinstance(final, STTError):
+                raise final
+            return final
+
+        recogniser.finish = finish
+        return recogniser
+
+    stt.open = without_end
+    it, llm = talk("One more sentence here. " * 100, stt=stt)
+    thinking: list[int] = []
+    it.say("hello")
+    for _ in range(2):
+        it.quiet(0.35).raw(lambda: thinking.append(llm.open_now) or fakes.silence(20))
+    it.quiet(0.1).go()
+    assert thinking == [1, 0]
 
 
 def test_a_peek_that_comes_too_late_drafts_nothing():

@@ -48,6 +48,13 @@ def test_of_a_long_turn_a_semantic_model_gets_the_end():
     assert model.asked == [JUDGED_FRAMES * FRAME]
 
 
+def test_a_semantic_model_gets_the_turn_it_is_asked_about():
+    model = Opinion(0.9)
+    it = Talk(fakes.rack(turnend=model), turn={"speculative": False})
+    it.say("hello there").quiet(2).say("hello there").quiet(2).go()
+    assert model.asked[1] == pytest.approx(model.asked[0], abs=2 * FRAME)
+
+
 def test_without_its_opinion_the_silence_decides():
     class Broken(Opinion):
         async def complete(self, samples) -> float:
@@ -138,3 +145,14 @@ async def test_what_was_received_and_not_yet_looked_at_can_be_forgotten():
     await ear._look()
     assert told == []
     assert ear.now_ms == 400  # it was received all the same
+    ear.hear(fakes.silence(BUFFER_MS))
+    assert ear.dropped_ms == 0
+
+
+async def test_a_turn_that_is_cleared_is_over():
+    ear, _ = manual_ear(nothing)
+    ear.hear(fakes.voice("hello there"))
+    await ear._look()
+    assert ear.talking
+    ear.clear()
+    assert not ear.talking

@@ -128,13 +128,15 @@ def test_a_server_that_has_no_more_room_ends_the_answer() -> None:
 def test_what_it_cost_is_counted() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        llm = Scripted(["One", ".", 1.0, " Two", ".", " Three", "."])
+        llm = Scripted([0.5, "One", ".", 1.0, " Two", ".", " Three", "."])
+        await asyncio.sleep(3)
         async with Generation(llm, HELLO, clock=loop.time) as generation:
             await chunk(generation)
-            assert (generation.last.ttft_ms, generation.last.elapsed_ms) == (0.0, 1000.0)
+            assert (generation.last.ttft_ms, generation.last.elapsed_ms) == (500.0, 1500.0)
             assert generation.counts.unread == 1
             await asyncio.sleep(5)
             await chunk(generation)
+            assert (generation.last.ttft_ms, generation.last.elapsed_ms) == (0.0, 0.0)
             await asyncio.sleep(2)
         counts = generation.counts
         assert (counts.requests, counts.generated, counts.delivered, counts.unread) == (1, 5, 4, 1)

@@ -7,10 +7,14 @@ import re
 
 import httpx
 import openai
+import pytest
 import websockets
+from prometheus_client import REGISTRY
 
 from server import telemetry
-from tests import fakes
+from server.session import Session
+from tests import fakes, virtual_time
+from tests.talk import talk
 from tests.wire import serving
 
 
@@ -112,6 +116,46 @@ async def test_what_prometheus_finds() -> None:
         "parley_dropped_total",
     ):
         assert f"# TYPE {name} " in text or f"# TYPE {name.removesuffix('_total')} " in text, name
+
+
+def test_what_fails_in_a_reply_is_counted() -> None:
+    def failed() -> float:
+        return REGISTRY.get_sample_value("parley_errors_total", {"code": "tts_failed"}) or 0.0
+
+    before = failed()
+    it, _ = talk("EXPLODE.")
+    it.send("user.text", text="Hi.").quiet(1).go()
+    assert failed() == before + 1
+
+
+def test_what_a_conversation_had_to_drop_is_counted_when_it_is_over() -> None:
+    def dropped() -> list[float]:
+        kinds = ({"what": "microphone_ms"}, {"what": "frames"})
+        return [REGISTRY.get_sample_value("parley_dropped_total", kind) or 0.0 for kind in kinds]
+
+    def overrun(session: Session) -> None:
+        session.hearing.ear.dropped_ms, session.outbox.frames_dropped = 40.0, 3
+
+    it, _ = talk()
+    it.before_end = overrun
+    before = dropped()
+    it.quiet(0.1).go()
+    assert [b - a for a, b in zip(before, dropped(), strict=True)] == [40, 3]
+
+
+def test_a_loop_that_was_held_up_is_told_for_a_minute() -> None:
+    async def told() -> list[float | None]:
+        watch = asyncio.create_task(telemetry.watch_loop())
+        worst = []
+        for wait, held in ((50, 3), (10, 1), (45, 0), (10, 0), (10, 0)):
+            await asyncio.sleep(wait)
+            virtual_time.hold(held)
+            await asyncio.sleep(1)
+            worst.append(REGISTRY.get_sample_value("parley_loop_lag_max_seconds"))
+        watch.cancel()
+        return worst
+
+    assert virtual_time.run(told()) == pytest.approx([3, 3, 3, 1, 0], abs=0.3)
 
 
 async def test_one_line_a_turn_and_it_names_the_session(caplog) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from server import events as e
@@ -51,12 +52,23 @@ def test_a_recogniser_that_breaks_while_it_listens_is_told_once():
     assert llm.seen == []
 
 
+def test_a_microphone_may_change_its_rate():
+    it, _ = talk("Fine.")
+    it.send("session.update", input_rate=48_000)
+    pcm = fakes.voice("hello there", 48_000) + bytes(96_000)
+    for at in range(0, len(pcm), 1_920):
+        it.raw(pcm[at : at + 1_920]).wait(0.02)
+    _, told = it.wait(2).go()
+    assert told.last(e.SessionUpdated).input_rate == 48_000
+    assert [x.at_ms for x in told.of(e.UserStarted, e.UserStopped)] == pytest.approx([0, 400], abs=40)
+
+
 def test_push_to_talk_ends_with_commit_only():
     it, llm = talk("Fine.", turn={"mode": "manual"})
     it.say("hello").quiet(2).say("there")
     _, told = it.send("user.commit").wait(2).go()
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
-    assert len(told.of(e.UserStarted)) == 1
+    assert [x.at_ms for x in told.of(e.UserStarted)] == [0]
     assert llm.seen[0][-1].content == "hello there"
 
 
@@ -66,6 +78,22 @@ def test_commit_ends_a_turn_at_once_in_auto_mode_too():
     at = it._now
     _, told = it.send("user.commit").quiet(1).go()
     assert told.at(e.TranscriptFinal) - at < 0.05
+    assert [type(x) for x in told.of(*TURN)] == list(TURN), "and once"
+
+
+@pytest.mark.parametrize("mode", ["auto", "manual"])
+def test_a_commit_of_nothing_is_nothing(mode: str):
+    it, _ = talk("Fine.", turn={"mode": mode})
+    _, told = it.send("user.commit").quiet(1 if mode == "auto" else 0).go()
+    assert told.of(*TURN) == []
+
+
+def test_after_a_clear_one_can_push_to_talk_again():
+    it, llm = talk("Fine.", turn={"mode": "manual"})
+    it.say("hello").send("user.clear").wait(0.1).say("there").send("user.commit")
+    _, told = it.wait(2).go()
+    assert len(told.of(e.UserStarted)) == 2
+    assert llm.seen[0][-1].content == "there"
 
 
 def test_clear_forgets_the_turn():
@@ -91,8 +119,10 @@ def test_a_turn_does_not_go_from_one_mode_into_the_other(before: str, after: str
 
 def test_a_microphone_that_stalls_in_mid_speech_ends_the_turn():
     it, _ = talk("Fine.")
-    _, told = it.say("hello there").wait(4).go()
+    stalled = it.say("hello there")._now
+    _, told = it.wait(4).go()
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hello there"]
+    assert 0.5 < told.at(e.TranscriptFinal) - stalled < 0.7
 
 
 def test_a_recogniser_that_breaks_is_told_and_the_next_turn_works():
@@ -201,3 +231,15 @@ def test_a_voice_detector_that_fails_is_told_once_and_the_rest_works():
     _, told = it.raw(lambda: setattr(vad, "failing", False) or fakes.silence(20)).say("hello").quiet(1.5).go()
     assert [x.message for x in told.of(e.Error)] == ["the VAD failed"]
     assert [x.text for x in told.of(e.TranscriptFinal)] == ["hi", "hello"]
+
+
+def test_a_voice_detector_that_fails_anew_is_told_anew():
+    class Moody(fakes.FakeVAD):
+        async def push(self, frame) -> float:
+            if np.abs(frame).max() > 0.01:
+                raise EngineError("the VAD failed")
+            return 0.0
+
+    it = Talk(fakes.rack(vad=Moody()))
+    _, told = it.say("hello").quiet(1).say("hello").quiet(1).go()
+    assert len(told.of(e.Error)) == 2

@@ -9,8 +9,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
 pytest.importorskip("transformers", reason="pip install -e .[test]")
 
-from transformers import DynamicCache
-
 from server.pipelines.tts._higgs.attention import Batch
 from server.pipelines.tts._higgs.fused import _lie_together, together
 from server.pipelines.tts._higgs.layers import Layers
@@ -18,6 +16,7 @@ from server.pipelines.tts._higgs.rotary import angles, turned
 from server.pipelines.tts._higgs.slots import Slots
 from server.pipelines.tts._higgs.weights import Weights
 from tests.higgs.stage import halved, loaded
+from tests.higgs.theirs import cached
 
 
 def test_fused_weights_are_the_modules_own() -> None:
@@ -81,10 +80,10 @@ def test_rows_are_read_as_transformers_reads_them(what: Callable[[], Weights], o
     """Five rows one after the other, by two slots at once; in bfloat16 within a few roundings."""
     model = what().model.model
     slots = Slots(model.config, 3, 600, model.dtype, model.device)
-    layers, cache = Layers(model, slots.places), DynamicCache(config=model.config)
+    layers, (_, filled) = Layers(model, slots.places), cached(model)
     codes = torch.from_numpy(np.random.default_rng(0).integers(0, 1024, (2, 5, 8))).to(model.device)
     with torch.inference_mode():
-        theirs = model(None, codes, past_key_values=cache, use_cache=True).last_hidden_state
+        theirs = model(None, codes, **filled).last_hidden_state
         for number in range(5):
             at = torch.full((2,), number, device=model.device)
             ours = layers.read(codes[:, number], at, Batch(slots, at, 512))

@@ -2,7 +2,6 @@
 """Reading prompts: our pass over the model's layers against the model's own, alone, together, in fixed buffers."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +9,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
 pytest.importorskip("transformers", reason="pip install -e .[test]")
 
-from transformers import DynamicCache
-
 from server.pipelines.tts._higgs.delay import Codes, delayed
 from server.pipelines.tts._higgs.graphs import Graphs, Work
 from server.pipelines.tts._higgs.prompt import Scene
 from server.pipelines.tts._higgs.reading import LONG, SHORT, TOGETHER, Part, Reader
 from tests.higgs.stage import Stage, loaded, prompts
+from tests.higgs.theirs import kept
 
 
 def _prompt(frames: int, text: str = "What is said now.", seed: int = 0) -> Codes:
@@ -25,23 +23,8 @@ def _prompt(frames: int, text: str = "What is said now.", seed: int = 0) -> Code
     return np.concatenate([prompts().head(Scene()), *said])
 
 
-def _own(prompt: Codes) -> Any:
-    """The KV [layers, 2, heads, tokens, size] that the model's own forward leaves."""
-    sound = torch.from_numpy(prompt[prompt[:, 0] == prompts().audio_id, 1:])[None]
-    cache = DynamicCache(config=loaded().model.config)
-    with torch.inference_mode(), torch.device(loaded().device):
-        loaded().model(
-            input_ids=torch.from_numpy(prompt[:, 0])[None].to(loaded().device),
-            audio_input_ids=sound.to(loaded().device),
-            audio_input_ids_mask=torch.ones(sound.shape[:2], dtype=torch.bool),
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
-
-
 def _differs(stage: Stage, slot: int, prompt: Codes) -> float:
-    return float((stage.step.slots.saved(slot, len(prompt)) - _own(prompt)).abs().max())
+    return float((stage.step.slots.saved(slot, len(prompt)) - kept(loaded(), prompt)).abs().max())
 
 
 def _fixed(stage: Stage) -> Reader:

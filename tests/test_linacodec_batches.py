@@ -34,7 +34,8 @@ async def test_requests_of_one_length_share_a_pass_and_come_out_as_alone():
     await codec.stop()
 
 
-async def test_a_caller_that_leaves_takes_its_request_along():
+async def busy():
+    """A network in the middle of one request, and another that waits for it."""
     network = FakeNetwork()
     worker = Worker(network)
     network.gate.clear()
@@ -42,6 +43,11 @@ async def test_a_caller_that_leaves_takes_its_request_along():
     await asyncio.sleep(0)
     waiting = asyncio.create_task(worker.decode(np.arange(6), VOICE))
     await asyncio.sleep(0)
+    return network, worker, running, waiting
+
+
+async def test_a_caller_that_leaves_takes_its_request_along():
+    network, worker, running, waiting = await busy()
     waiting.cancel()
     await asyncio.wait([waiting])
     network.gate.set()
@@ -116,13 +122,7 @@ async def test_who_leaves_the_queue_makes_room_in_it():
 
 
 async def test_stopping_tells_those_who_wait_and_leaves_no_task():
-    network = FakeNetwork()
-    worker = Worker(network)
-    network.gate.clear()
-    running = asyncio.create_task(worker.decode(np.arange(4), VOICE))
-    await asyncio.sleep(0)
-    waiting = asyncio.create_task(worker.decode(np.arange(6), VOICE))
-    await asyncio.sleep(0)
+    network, worker, running, waiting = await busy()
     closing = asyncio.create_task(worker.close())
     with pytest.raises(CodecError, match="stopped"):
         await waiting

@@ -56,6 +56,37 @@ async def test_where_one_engine_cannot_be_opened_the_others_are_closed_again() -
     assert not rack.ready
 
 
+class Stopping(fakes.FakeTTS):
+    """Any engine: notes that it stops, or fails at it."""
+
+    def __init__(self, name: str, stopped: list[str], error: Exception | None = None) -> None:
+        super().__init__()
+        self.name, self._stopped, self._error = name, stopped, error
+
+    async def stop(self) -> None:
+        self._stopped.append(self.name)
+        if self._error:
+            raise self._error
+
+
+async def test_a_voice_stops_before_the_codec_that_decodes_for_it() -> None:
+    stopped: list[str] = []
+    voice, codec = Stopping("voice", stopped), Stopping("codec", stopped)
+    async with Rack(fakes.FakeVAD(), fakes.FakeSTT(), fakes.FakeLLM(), voice, codec=codec):  # type: ignore[arg-type]
+        assert stopped == []
+    assert stopped == ["voice", "codec"]
+
+
+async def test_an_engine_that_fails_to_stop_keeps_none_of_the_others_from_it() -> None:
+    stopped: list[str] = []
+    voice = Stopping("voice", stopped, OSError("its thread hangs"))
+    vad, stt, llm = (Stopping(name, stopped) for name in ("vad", "stt", "llm"))
+    with pytest.raises(OSError, match="its thread hangs"):
+        async with Rack(vad, stt, llm, voice):  # type: ignore[arg-type]
+            pass
+    assert sorted(stopped) == ["llm", "stt", "vad", "voice"]
+
+
 def test_a_list_or_a_table_may_come_as_the_json_of_a_variable() -> None:
     assert load("llm", "auto", {"candidates": '["http://127.0.0.1:9/v1"]'})._candidates == ["http://127.0.0.1:9/v1"]
     assert load("tts", "openai", {"extra": '{"stream": true}'})._fields["stream"] is True

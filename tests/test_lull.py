@@ -51,6 +51,13 @@ def test_a_verdict_that_comes_when_the_user_talks_again_is_too_late():
     assert [x.reason for x in told.of(e.ReplyInterrupted)] == ["speech"]
 
 
+def test_a_recogniser_that_is_slower_than_the_turn_lets_the_reply_go_on_all_the_same():
+    it, _ = talk(stt=fakes.FakeSTT(delay=0.8))
+    session, told = it.send("user.text", text="count").quiet(1.2).say("yeah").quiet(5).go()
+    assert [x.reason for x in told.of(e.ReplyResumed)] == ["backchannel"]
+    assert lines(session) == [("user", "count", False), ("assistant", COUNT, False)]
+
+
 def test_words_keep_it_paused():
     it, _ = talk(COUNT, "Fine.")
     _, told = it.send("user.text", text="count").quiet(1.2).say("wait").quiet(3).go()

@@ -52,6 +52,12 @@ async def test_silence_before_the_first_sound_is_dropped_and_the_words_move():
     assert len(pieces) == 2
 
 
+async def test_a_word_that_was_to_begin_in_the_silence_begins_with_the_reply():
+    words = (Word(0, 1, 10, 120), Word(2, 4, 120, 260))
+    pieces = await said(Opening(Scripted(Speech(tone(200, 0) + tone(100), words)), RATE))
+    assert times(pieces) == [(0, 0), (0, 85)]
+
+
 async def test_only_the_first_utterance_of_a_reply_is_opened():
     speaker = Scripted(Speech(tone(200, 0) + tone(50), (Word(0, 2, 200, 250),)))
     opening = Opening(speaker, RATE)

@@ -50,6 +50,44 @@ def test_a_sentence_without_a_sound_is_told_all_the_same():
     assert lines(session)[-1] == ("assistant", "Hello there. Ahem.", False)
 
 
+def test_what_was_heard_goes_by_when_each_word_sounds():
+    it, _ = talk("Extraordinarily a b c d.")
+    it.send("user.text", text="Hi.").quiet(1).send("playback", reply=1, ms=450).send("reply.interrupt")
+    _, told = it.quiet(1).go()
+    assert told.last(e.ReplyInterrupted).heard == "Extraordinarily a"
+
+
+def test_a_sentence_is_told_when_it_is_about_to_sound():
+    it, _ = talk()
+    _, told = it.send("user.text", text="count").quiet(4).go()
+    first, *later = [told.at(e.ReplySentence, nth) for nth in range(3)]
+    assert [at - first for at in later] == pytest.approx([0.6, 1.4], abs=0.05)  # of 0.8 s each, 0.2 s ahead
+
+
+def test_a_reply_that_is_paused_for_two_reasons_is_told_once_and_goes_on_after_both():
+    it, _ = talk()
+    it.send("user.text", text="count").quiet(1).send("reply.pause").quiet(0.2).pcm(fakes.hum(250)).quiet(1)
+    resumed = it.send("reply.resume")._now
+    _, told = it.quiet(4).go()
+    assert [x.reason for x in told.of(e.ReplyPaused)] == ["client"]
+    assert told.at(e.ReplyResumed) >= resumed
+    assert [x.reason for x in told.of(e.ReplyResumed)] == ["client"]
+
+
+def test_a_listener_who_has_heard_nothing_yet_has_not_heard_the_first_of_it():
+    it, _ = talk("Fine.")
+    it.send("user.text", text="Hi.").quiet(0.2).send("playback", reply=1, ms=0)
+    _, told = it.quiet(2).go()
+    assert "first_heard" not in told.last(e.TurnMetrics).stages
+
+
+@pytest.mark.parametrize("text", ["Five is greater <", "Look here: [", "And so it is *"])
+def test_what_might_have_been_markup_is_told_when_the_text_ends(text: str):
+    it, _ = talk(text)
+    _, told = it.send("user.text", text="Na?").quiet(4).go()
+    assert "".join(x.text for x in told.of(e.ReplyText)).strip() == told.last(e.ReplyDone).text == text
+
+
 def test_where_sentences_end_depends_on_the_language():
     german, _ = talk("Frau Hr. Maier kommt. Ja.", language="de")
     _, told = german.send("user.text", text="Na?").quiet(4).go()

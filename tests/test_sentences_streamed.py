@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -171,6 +172,39 @@ def test_closed_after_a_sentence_it_closes_the_model() -> None:
 
     virtual_time.run(main())
     assert model.said <= 3
+
+
+def test_who_leaves_a_silent_model_leaves_in_peace() -> None:
+    model = Model("Done.", 100.0, "never")
+
+    async def main() -> float:
+        async with contextlib.aclosing(sentences(model.tokens())) as pieces:
+            assert await anext(pieces) == "Done."
+        assert model.closed
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(main()) < 1
+
+
+def test_a_model_that_fails_at_being_left_is_nobodys_news() -> None:
+    told: list[object] = []
+
+    async def tokens() -> AsyncIterator[str]:
+        yield "Done."
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            raise LLMError("gone") from None
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        async with contextlib.aclosing(sentences(tokens())) as pieces:
+            assert await anext(pieces) == "Done."
+        del pieces
+        gc.collect()
+
+    virtual_time.run(main())
+    assert told == []
 
 
 def test_a_silence_is_told_once() -> None:

@@ -118,12 +118,15 @@ def test_what_a_client_asks_of_the_model_reaches_it():
     assert "In rhyme." in llm.seen[0][0].content
 
 
-def test_the_output_rate_is_what_was_asked_for():
-    it, _ = talk("One two.")
-    it.send("session.update", output_rate=48000).send("user.text", text="Hi")
-    _, told = it.quiet(2).go()
-    assert told.last(e.ReplyAudio).rate == 48000
-    assert len(told.audio()) / 2 / 48000 == pytest.approx(0.4, abs=0.001)
+@pytest.mark.parametrize("rate", [11_025, 48_000])
+@pytest.mark.parametrize("by", ["the client", "the settings"])
+def test_the_output_rate_is_what_was_asked_for(by: str, rate: int):
+    it, _ = talk("One two three.", audio={"output_rate": rate if by == "the settings" else 0})
+    if by == "the client":
+        it.send("session.update", output_rate=rate)
+    _, told = it.send("user.text", text="Hi").quiet(2).go()
+    assert told.last(e.ReplyAudio).rate == rate
+    assert len(told.audio()) / 2 / rate == pytest.approx(0.6, abs=0.001)
 
 
 def test_a_greeting_when_asked_for():
@@ -133,6 +136,10 @@ def test_a_greeting_when_asked_for():
     assert fakes.words(told.audio()) == ["hello", "you"]
     assert lines(session) == [("assistant", "Hello you.", False)]
     assert llm.seen == []
+    again, _ = talk()
+    again.options = {"greet": True, "history": session.history}
+    _, told = again.quiet(2).go()
+    assert told.audio() == b"", "who comes back is not greeted twice"
 
 
 def test_the_models_failure_is_told_and_the_conversation_goes_on():
@@ -199,6 +206,15 @@ def test_neither_a_paused_reply_nor_an_open_microphone_keeps_it_from_being_idle(
         it.send("user.text", text="count").wait(1).send("reply.pause").wait(40)
     with pytest.raises(LimitError, match="too long"):
         it.quiet(40).go()
+    if idle == "a paused reply":
+        role, text, cut = lines(it.session)[-1]  # kept, as far as it was heard
+        assert (role, text.split()[:3], cut) == ("assistant", ["One", "two", "three"], True)
+
+
+def test_who_talks_for_long_is_not_idle():
+    it, llm = talk("Fine.", server={"idle_s": 5})
+    it.say("one two three four five " * 10).quiet(2).go()
+    assert len(llm.seen[-1][-1].content.split()) == 50
 
 
 def test_a_long_reply_is_not_idle():

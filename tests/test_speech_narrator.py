@@ -123,6 +123,12 @@ async def test_a_cast_is_found_by_name_and_keeps_its_voice(studio: Studio) -> No
     assert {"mira", "aria"} <= {entry["id"] for entry in company.catalogue()}
 
 
+def test_what_a_client_leaves_empty_is_the_characters_own() -> None:
+    mira = Voice(name="awb", speed=1.1, language="de", instructions="softly")
+    company = Studio({"instant": Instant()}, {"mira": mira})  # type: ignore[dict-item]
+    assert company.find("mira", language="", speed=None, instructions="")[1] == mira
+
+
 def test_plain_text_is_as_long_as_it_was() -> None:
     text = "“It’s fine” — she said 🎉 twice"
     assert plain(text) == '"It\'s fine" - she said   twice'

@@ -24,6 +24,13 @@ def test_an_answer_to_a_cut_in_is_held_too_while_the_user_talks_on():
     assert fakes.words(told.audio(3)) == ["both", "then"]
 
 
+def test_who_speaks_at_length_has_the_floor_before_they_have_finished():
+    it, _ = talk(COUNT, "Fine.")
+    began = it.send("user.text", text="count").quiet(1.2)._now
+    _, told = it.say("wait please i would like to hear of the sea and not of a lake").quiet(3).go()
+    assert 0.9 <= told.at(e.ReplyInterrupted) - began < 1.1
+
+
 def test_a_backchannel_lets_nothing_go_on_while_the_user_talks_again():
     it, _ = talk(COUNT, "Fine.", stt=fakes.FakeSTT(delay=0.4), turn={"speculative": False})
     it.send("user.text", text="count").quiet(1.2)
@@ -90,6 +97,13 @@ def test_a_stop_ends_the_wait_of_what_was_typed_and_the_user_is_heard():
     assert fakes.words(told.audio()) == ["fine"]
     stages = told.last(e.TurnMetrics).stages
     assert stages["first_token"] < stages["turn_end"], "an ordinary turn is answered in its silence"
+
+
+def test_what_was_said_to_deaf_ears_is_no_part_of_what_is_said_next():
+    it, llm = talk(COUNT, "Fine.", interrupt={"speaking": False})
+    it.send("user.text", text="count").quiet(0.3).say("never mind").quiet(3)
+    it.say("hello there").quiet(2).go()
+    assert [m[-1].content for m in llm.seen] == ["count", "hello there"]
 
 
 def test_what_does_not_count_after_all_is_told_to_have_come_to_nothing():

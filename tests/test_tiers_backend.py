@@ -11,7 +11,7 @@ import pytest
 from server.errors import ConfigError, EngineUnavailable, TTSError
 from server.pipelines.codec._tokens import WIDTH, from_wire
 from server.pipelines.engines import Voice
-from server.pipelines.tiers.backend import Backend
+from server.pipelines.tiers.backend import VOICES, Backend
 from server.pipelines.tiers.requests import Request
 from server.pipelines.tiers.split import split
 from tests.fake_codec import FakeNetwork, fake_codec
@@ -97,12 +97,31 @@ async def test_one_voice_has_one_embedding_and_another_voice_its_own():
     assert bell["embedding"][0] > chunks[0]["embedding"][0] + 0.3
 
 
-async def test_a_word_is_too_short_to_take_the_voice_from():
-    class Counted(FakeNetwork):
-        def encode(self, samples):
-            tokens, _ = super().encode(samples)
-            return tokens, np.full(WIDTH, self.encoded, np.float32)
+class Counted(FakeNetwork):
+    """Each embedding says how many were made before it."""
 
+    def encode(self, samples):
+        tokens, _ = super().encode(samples)
+        return tokens, np.full(WIDTH, self.encoded, np.float32)
+
+
+async def test_the_voice_that_has_not_spoken_for_longest_is_forgotten_first():
+    back, _, _ = backend(network=Counted())
+
+    async def speaks(number):
+        asked = Request("Seven words that last a second now.", voice_options={"seed": number})
+        return (await collected(back, asked))[0]["embedding"][0]
+
+    first, second = await speaks(0), await speaks(1)
+    for number in range(2, VOICES):
+        await speaks(number)
+    assert await speaks(0) == first
+    await speaks(VOICES)  # one too many
+    assert await speaks(0) == first
+    assert await speaks(1) > second
+
+
+async def test_a_word_is_too_short_to_take_the_voice_from():
     back, _, _ = backend(network=Counted())
     *chunks, _ = await collected(back, Request("Hi.\n\n" + "Seven words that last a second now. " * 8))
     assert [chunk["embedding"][0] for chunk in chunks[:3]] == [1, 2, 2]

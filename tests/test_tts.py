@@ -14,11 +14,12 @@ import pytest
 
 from server.audio import milliseconds
 from server.errors import ConfigError, EngineUnavailable, TTSError
-from server.pipelines.engines import TTS, Speaker, Speech, Voice, Word
+from server.pipelines.engines import TTS, Speech, Voice, Word
 from server.pipelines.loading import load
 from server.pipelines.tts import _libespeak, _libflite, espeak, flite
 from server.pipelines.tts._pieces import pieces
 from server.pipelines.tts._words import Words
+from tests.spoken import spoken
 
 try:
     _libflite.library()
@@ -34,15 +35,6 @@ async def tts(request: pytest.FixtureRequest) -> AsyncIterator[TTS]:
     await engine.start()
     yield engine
     await engine.stop()
-
-
-async def spoken(speaker: Speaker, text: str) -> tuple[bytes, list[Word]]:
-    pcm, words = bytearray(), []
-    async with aclosing(speaker.speak(text)) as speech:
-        async for piece in speech:
-            pcm += piece.pcm
-            words += piece.words
-    return bytes(pcm), words
 
 
 def cut(text: str, words: list[Word]) -> list[str]:

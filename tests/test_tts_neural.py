@@ -13,9 +13,10 @@ import pytest
 
 from server.audio import milliseconds, wav
 from server.errors import ConfigError, EngineUnavailable, TTSError
-from server.pipelines.engines import TTS, Speaker, Voice, Word
+from server.pipelines.engines import TTS, Voice
 from server.pipelines.loading import load
 from tests.speech import noise
+from tests.spoken import spoken
 
 
 def lacks(*packages: str) -> bool:
@@ -96,15 +97,6 @@ def tiny_pocket(folder: Path) -> dict[str, str]:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     (folder / "me.wav").write_bytes(wav(noise(2000, 0.1, 24_000), 24_000))
     return {"config": str(folder / "tiny.yaml"), "voice": str(folder / "me.wav")}
-
-
-async def spoken(speaker: Speaker, text: str) -> tuple[bytes, list[Word]]:
-    pcm, words = bytearray(), []
-    async with aclosing(speaker.speak(text)) as speech:
-        async for piece in speech:
-            pcm += piece.pcm
-            words += piece.words
-    return bytes(pcm), words
 
 
 @pytest.fixture(params=[pytest.param("kokoro", marks=NEED_KOKORO), pytest.param("pocket_tts", marks=NEED_POCKET)])

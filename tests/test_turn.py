@@ -44,18 +44,23 @@ def test_an_onset_is_told_at_the_first_frame():
 
 
 def test_a_click_is_a_false_start():
-    events = play(TurnMachine(TurnRules()), (0.9, 64), (0, 320))
-    assert kinds(events) == [Onset, FalseStart]
+    events = play(TurnMachine(TurnRules()), (0, 320), (0.9, 64), (0, 320))
+    assert events == [Onset(320), FalseStart(384 + 96)]
 
 
 def test_what_is_neither_voice_nor_silence_is_a_false_start_in_the_end():
-    events = play(TurnMachine(TurnRules()), (0.9, 64), (0.4, 3_000))
-    assert kinds(events) == [Onset, FalseStart]
+    events = play(TurnMachine(TurnRules()), (0, 3_200), (0.9, 64), (0.4, 3_000))
+    assert events == [Onset(3_200), FalseStart(3_200 + 960)]
 
 
 def test_a_hesitant_start_is_speech_all_the_same():
-    events = play(TurnMachine(TurnRules(confirm_ms=96)), (0.9, 32), (0, 64), (0.9, 32), (0, 64), (0.9, 32))
+    events = play(TurnMachine(TurnRules(confirm_ms=96)), (0, 3_200), (0.9, 32), (0, 64), (0.9, 32), (0, 64), (0.9, 32))
     assert kinds(events) == [Onset, Started]
+
+
+def test_a_start_that_wavers_is_no_silence():
+    events = play(TurnMachine(TurnRules()), (0, 3_200), (0.9, 64), (0.4, 320), (0.9, 32))
+    assert events == [Onset(3_200), Started(3_200)]
 
 
 def test_hysteresis_keeps_a_wavering_voice_in_one_turn():
@@ -70,6 +75,7 @@ def test_a_voice_below_the_threshold_starts_nothing():
 def test_speech_in_the_endpointing_silence_joins_the_same_turn():
     events = play(TurnMachine(TurnRules(silence_ms=500)), (0.9, 320), (0, 448), (0.9, 320), (0, 640))
     assert kinds(events) == [Onset, Started, Lulled, Rejoined, Lulled, Stopped]
+    assert events[3] == Rejoined(768)
 
 
 def test_a_short_gap_is_no_lull():
@@ -106,7 +112,9 @@ def test_a_turn_without_end_is_ended():
     assert kinds(events) == [Onset, Started, Stopped, Onset, Started]
 
 
-def test_voiced_time_is_counted():
+@pytest.mark.parametrize("before", [(), ((0.9, 64), (0, 320)), ((0.9, 640), (0, 640))], ids=["", "a click", "a turn"])
+def test_voiced_time_is_counted(before: tuple[tuple[float, float], ...]):
     machine = TurnMachine(TurnRules())
-    play(machine, (0.9, 320), (0, 96))
+    play(machine, *before)
+    play(machine, (0.9, 320), (0, 96), now=2_000)
     assert (machine.voiced_ms, machine.phase) == (320, Phase.LULL)

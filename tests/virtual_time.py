@@ -23,6 +23,11 @@ class VirtualSelector(selectors.DefaultSelector):
         return ready
 
 
+def hold(seconds: float) -> None:
+    """Keep the running loop from everything else for so long."""
+    asyncio.get_running_loop()._selector.now += seconds  # type: ignore[attr-defined]
+
+
 def run(coro: Coroutine[Any, Any, Any]) -> Any:
     """`asyncio.run`, on virtual time. `loop.time()` is the clock."""
     selector = VirtualSelector()

@@ -46,10 +46,9 @@ class Listener:
 class Stream:
     """One stream of speech and its claim on the engine."""
 
-    def __init__(self, admission: "Admission", client: str, number: int) -> None:
-        self.client, self.number = client, number
+    def __init__(self, admission: "Admission", client: str) -> None:
+        self.client = client
         self.listener = Listener()
-        self.since = 0  # its place among all that ever waited
         self.begun = False  # it has had a turn since it has had something new to say
         self.admitted = False
         self._admission = admission
@@ -103,7 +102,7 @@ class Admission:
         self._queue: dict[Stream, asyncio.Future[Need]] = {}
         self._served: dict[str, int] = {}  # when each client with a stream here was last let in
         self._open: Counter[str] = Counter()
-        self._count = 0
+        self._count = 0  # turns that were let in
         self._wait_s = 0.0  # how long a newcomer waits for a place, smoothed
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -123,7 +122,7 @@ class Admission:
     async def stream(self, client: str = "") -> AsyncIterator[Stream]:
         """A stream for `client` (an address: streams of one client share its place in the queue)."""
         self._open[client] += 1
-        stream = Stream(self, client, self._next())
+        stream = Stream(self, client)
         try:
             yield stream
         finally:
@@ -143,25 +142,20 @@ class Admission:
             self._give_back(Need.DUE)
 
     def order(self, stream: Stream, now: float) -> tuple[float, ...]:
-        """The smallest goes next."""
+        """The smallest goes next; of two that are equal, the one that came first."""
         need = stream.need(now)
         if need is Need.FIRST:
-            return need, not stream.begun, self._served.get(stream.client, 0), stream.since
-        return need, stream.listener.ahead_ms(now), stream.since
+            return need, not stream.begun, self._served.get(stream.client, 0)
+        return need, stream.listener.ahead_ms(now)
 
     def retry_after(self) -> float:
         """Seconds after which a refused client may find a place."""
         return min(30.0, max(1.0, self._wait_s))
 
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
-
     def _newcomers(self) -> int:
         return sum(not stream.admitted for stream in self._queue)
 
     async def _take(self, stream: Stream) -> Need:
-        stream.since = self._next()
         if not self._pending() and self._room(need := stream.need(self.clock())):
             return self._let_in(stream, need)
         return await self._wait(stream)
@@ -187,7 +181,7 @@ class Admission:
         try:
             return await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if not place.cancelled():
                 self._give_back(place.result())  # cancelled just as it was let in
             raise
 
@@ -206,7 +200,8 @@ class Admission:
         self._turns[need] += 1
         self._admitted += not stream.admitted
         stream.admitted = stream.begun = True
-        self._served[stream.client] = self._next()
+        self._count += 1
+        self._served[stream.client] = self._count
         return need
 
     def _give_back(self, need: Need) -> None:

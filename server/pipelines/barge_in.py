@@ -79,7 +79,7 @@ def content(text: str, backchannels: Collection[str]) -> list[str]:
     words, left = plain(text), []
     phrases = sorted((plain(b) for b in backchannels), key=len, reverse=True)
     while words:
-        if match := next((p for p in phrases if p and words[: len(p)] == p), None):
+        if match := next((p for p in phrases if words[: len(p)] == p), None):
             words = words[len(match) :]
         else:
             left.append(words.pop(0))

@@ -16,7 +16,8 @@ from server.pipelines.boundaries import Verdict, has_words, judge, judge_clause,
 from server.pipelines.engines import Speaker, Speech, Word
 from server.pipelines.joins import Joiner, Seams
 from server.pipelines.sentences import Splitter
-from server.pipelines.tts._pieces import later
+from server.pipelines.silenced import Silenced
+from server.pipelines.timing import later
 
 log = logging.getLogger(__name__)
 FRAME_MS = 1024 / 22_050 * 1000  # what sizes of chunks are counted in
@@ -209,16 +210,7 @@ def _picture(char: str) -> bool:
     )
 
 
-class _Plain(dict[int, str | int]):
-    """Every character as it is to be said, worked out once."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        self[code] = said = " " if _picture(char) else char
-        return said
-
-
-_PLAIN = _Plain(_ASCII)
+_PLAIN = Silenced(_picture, _ASCII)
 
 
 def described(words: Sequence[Word], text: str, offset: int = 0) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from server.audio import milliseconds, size
 from server.pipelines.engines import Speaker, Speech
 from server.pipelines.joins import WINDOW_MS, Seams, silence_before
+from server.pipelines.timing import later
 
 LONGEST_MS = 1_000.0  # who is silent for so long means it
 SEAMS = Seams()
@@ -41,7 +42,7 @@ async def opened(speech: AsyncIterator[Speech], rate: int) -> AsyncGenerator[Spe
             if (drop := _silence(held.pcm, rate)) is None:
                 continue
             piece, gone_ms = replace(held, pcm=held.pcm[drop:]), milliseconds(held.pcm[:drop], rate)
-        yield _earlier(piece, gone_ms)
+        yield later(piece, 0, -gone_ms)
     if gone_ms is None and held.pcm:
         yield held
 
@@ -52,8 +53,3 @@ def _silence(pcm: bytes, rate: int) -> int | None:
     if len(pcm) - quiet >= size(WINDOW_MS, rate):
         return max(0, quiet - size(SEAMS.lead_ms, rate))
     return 0 if milliseconds(pcm, rate) > LONGEST_MS else None
-
-
-def _earlier(speech: Speech, ms: float) -> Speech:
-    words = (replace(w, start_ms=max(0.0, w.start_ms - ms), end_ms=max(0.0, w.end_ms - ms)) for w in speech.words)
-    return Speech(speech.pcm, tuple(words)) if ms and speech.words else speech

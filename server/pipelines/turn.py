@@ -109,9 +109,9 @@ class TurnMachine:
         self._patience: float | None = None
 
     def judge(self, complete: float) -> None:
-        """What a semantic model thinks of the turn so far (0..1): shortens or lengthens the wait of this lull."""
-        if self.phase is Phase.LULL:
-            self._patience = self.rules.complete_ms if complete >= 0.5 else self.rules.incomplete_ms
+        """What a semantic model thinks of the turn so far (0..1): shortens or lengthens the wait of this lull. The next
+        one knows nothing of it."""
+        self._patience = self.rules.complete_ms if complete >= 0.5 else self.rules.incomplete_ms
 
     def step(self, probability: float, now: float) -> list[TurnEvent]:
         voiced = probability >= self.rules.start
@@ -128,7 +128,6 @@ class TurnMachine:
                 return self._rejoin(now) if voiced else self._wait(now)
 
     def _rise(self, now: float) -> list[TurnEvent]:
-        self.reset()
         self.phase, self.voiced_ms, self._began = Phase.RISING, self._frame_ms, now - self._frame_ms
         return [Onset(self._began), *self._confirm()]
 

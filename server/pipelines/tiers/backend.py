@@ -7,7 +7,6 @@ the first that is long enough: the voice stays the same and is computed once.
 import asyncio
 import base64
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ def unobserved(stage: str, seconds: float) -> None:
 
 NO_CODEC = "no codec is configured here: set [codec] engine, or ask for output_format pcm_16"
 LONG_ENOUGH_MS = 1_000  # of speech, to take a voice's embedding from
-VOICES = 64
+VOICES = 64  # whose embeddings are kept; one that has long not spoken is computed anew
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Backend:
     ) -> None:
         self._pick, self._codec, self._observe, self._queue = pick, codec, observe, queue
         self._max_chars, self._first_chars = max_chars, first_chars
-        self._voices: OrderedDict[str, Samples] = OrderedDict()
+        self._voices: dict[str, Samples] = {}
 
     def check(self, request: Request) -> None:
         """Raises what can be known before the first sound: `ConfigError`, `EngineUnavailable`."""
@@ -205,9 +204,9 @@ class Backend:
         coded = await self._codec.encode(chunk.pcm, chunk.rate, self._voices.get(voice), gain)
         self._observe("encode", time.monotonic() - begin)
         if milliseconds(chunk.pcm, chunk.rate) >= LONG_ENOUGH_MS:
-            self._voices.setdefault(voice, coded.embedding)
+            self._voices[voice] = self._voices.pop(voice, coded.embedding)  # used last, forgotten last
             while len(self._voices) > VOICES:
-                self._voices.popitem(last=False)
+                del self._voices[next(iter(self._voices))]
         return coded
 
     async def _joined(self, spoken: Sequence[Spoken], request: Request) -> Coded:

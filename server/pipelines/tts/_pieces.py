@@ -6,8 +6,6 @@ buffer is the length of the text of one call.
 
 import re
 
-from server.pipelines.engines import Speech, Word
-
 _QUIET = frozenset(".,;:!?'\"()-–—…’“”")
 _ENDS = (re.compile(r"[.!?…。！？]+[\"'”’)]*\s+"), re.compile(r"[,;:—、，；：]\s*"), re.compile(r"\s+"))
 
@@ -58,14 +56,3 @@ def _boundary(text: str, start: int, end: int) -> int:
         if found := [m.end() for m in pattern.finditer(text, start, end)]:
             return found[-1]
     return end
-
-
-def later(speech: Speech, characters: int, ms: float) -> Speech:
-    """`speech` of a piece as part of the whole, whose text and sound began earlier."""
-    if not speech.words or not (characters or ms):
-        return speech
-    return Speech(speech.pcm, tuple(_moved(word, characters, ms) for word in speech.words))
-
-
-def _moved(word: Word, characters: int, ms: float) -> Word:
-    return Word(word.start + characters, word.end + characters, word.start_ms + ms, word.end_ms + ms)

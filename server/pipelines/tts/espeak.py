@@ -18,11 +18,13 @@ from server.audio import SAMPLE
 from server.errors import TTSError
 from server.pipelines.crew import CORES, Crew, Worker
 from server.pipelines.engines import Count, Speech, Voice
+from server.pipelines.silenced import Silenced
 from server.pipelines.threads import pour
+from server.pipelines.timing import later
 from server.pipelines.tts import _catalogue
 from server.pipelines.tts._libespeak import RATE, Copy, Manner
 from server.pipelines.tts._options import number, one_of
-from server.pipelines.tts._pieces import later, pieces, speakable
+from server.pipelines.tts._pieces import pieces, speakable
 
 PIECE = 300  # letters in one call of the library: about 20 s of speech, 0.9 MB
 
@@ -130,18 +132,12 @@ class EspeakSpeaker:
         return None
 
 
-class _Audible(dict[int, str | int]):
-    """Every character as it is to be said, worked out once: nothing, where espeak would read out its name."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        silent = category in ("Cc", "Cf", "Cs", "Co", "Cn") or (category in ("So", "Sk", "Mn") and char > "\u2190")
-        self[code] = said = " " if silent else char
-        return said
+def _silent(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category in ("Cc", "Cf", "Cs", "Co", "Cn") or (category in ("So", "Sk", "Mn") and char > "\u2190")
 
 
-_AUDIBLE = _Audible()
+_AUDIBLE = Silenced(_silent)
 
 
 def without_pictures(text: str) -> str:

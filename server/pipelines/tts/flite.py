@@ -15,9 +15,10 @@ from server.errors import TTSError
 from server.pipelines.crew import CORES, Crew, Worker
 from server.pipelines.engines import Count, Speech, Voice, Word
 from server.pipelines.threads import pour
+from server.pipelines.timing import later
 from server.pipelines.tts import _libflite
 from server.pipelines.tts._options import number, one_of
-from server.pipelines.tts._pieces import later, pieces, speakable
+from server.pipelines.tts._pieces import pieces, speakable
 
 RATE = 16_000  # Hz
 PIECE = 160  # letters in one call of the library: about 12 s of speech, 0.4 MB

@@ -22,8 +22,9 @@ from server.audio import SAMPLE, Resampler, to_pcm
 from server.errors import EngineUnavailable, TTSError
 from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.threads import pull
+from server.pipelines.timing import later
 from server.pipelines.tts._options import number, one_of
-from server.pipelines.tts._pieces import later, pieces, speakable
+from server.pipelines.tts._pieces import pieces, speakable
 from server.pipelines.tts._words import matched
 
 RATE = 24_000  # Hz
