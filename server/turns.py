@@ -50,7 +50,7 @@ class Turns:
     """Those that wait, in their order; read, they are taken one at a time, and the one taken has not begun."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Turn] = asyncio.Queue(WAITING)
+        self._waiting: asyncio.Queue[Turn] = asyncio.Queue()
         self._taken = False
 
     def __bool__(self) -> bool:
@@ -58,11 +58,11 @@ class Turns:
         return self._taken or not self._waiting.empty()
 
     def put(self, turn: Turn) -> None:
-        """Raises `LimitError` where too many wait."""
-        try:
-            self._waiting.put_nowait(turn)
-        except asyncio.QueueFull:
-            raise LimitError(f"{WAITING} turns are waiting; this one is dropped", code="busy") from None
+        """Raises `LimitError` where too many wait: of turns, long before there is no room for a stop."""
+        room = WAITING if not isinstance(turn, Steered) else 4 * WAITING
+        if self._waiting.qsize() >= room:
+            raise LimitError(f"{WAITING} turns are waiting; this one is dropped", code="busy")
+        self._waiting.put_nowait(turn)
 
     def __aiter__(self) -> "Turns":
         return self

@@ -9,7 +9,7 @@ import pytest
 from server import events as e
 from server import outbox
 from server.errors import LimitError, LLMError
-from server.session import WAITING_TURNS
+from server.turns import WAITING
 from tests import fakes
 from tests.talk import COUNT, Talk, Told
 
@@ -215,10 +215,22 @@ def test_who_leaves_finds_what_was_heard_in_the_history():
 def test_more_turns_than_can_wait_are_told_to_be_too_many():
     it = Talk(fakes.rack(*engines(COUNT)[:2], fakes.FakeSTT(delay=5)))
     it.say("hello").quiet(1)
-    for number in range(WAITING_TURNS + 2):
+    for number in range(WAITING + 2):
         it.send("user.text", text=f"And {number}?")
     _, told = it.quiet(1).go()
     assert [x.code for x in told.of(e.Error)] == ["busy"] * 2
+
+
+def test_a_stop_finds_room_where_turns_find_none():
+    it = Talk(fakes.rack(*engines(COUNT)[:2], fakes.FakeSTT(delay=5)))
+    it.say("hello").quiet(1)
+    for number in range(WAITING + 2):
+        it.send("user.text", text=f"And {number}?")
+    for _ in range(5):
+        it.send("reply.interrupt")
+    _, told = it.quiet(30).go()
+    assert [x.code for x in told.of(e.Error)] == ["busy"] * 2
+    assert told.of(e.ReplyDone) == []
 
 
 def test_whoever_asks_for_something_now_and_then_is_not_idle():
