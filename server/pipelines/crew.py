@@ -1,4 +1,4 @@
-"""Threads that make speech beside each other: who is idle is asked first, and who makes a piece has a core to himself.
+"""Threads that make speech beside each other: who is idle is asked first, and who takes long has a core to himself.
 
 A kernel may wake a thread on a core where another one works, and leave it there for milliseconds beside an idle core:
 on a busy machine of few cores it hardly looks for one. A first sound is made in less than that.
@@ -42,8 +42,8 @@ class Cores:
 
 
 class Worker(ThreadPoolExecutor):
-    """One thread. `cores` has a core for it whenever it makes something; none, if it starts threads of its own, which
-    would all be bound to that core."""
+    """One thread. `cores` has a core for it whenever it makes something. None: it is not worth it, or it starts threads
+    of its own, which would all be bound to that core."""
 
     def __init__(self, name: str, cores: Cores | None = None) -> None:
         super().__init__(1, name, initializer=self._begin)

@@ -16,7 +16,7 @@ import espeakng_loader
 
 from server.audio import SAMPLE
 from server.errors import TTSError
-from server.pipelines.crew import CORES, Crew, Worker
+from server.pipelines.crew import Crew, Worker
 from server.pipelines.engines import Count, Speech, Voice
 from server.pipelines.silenced import Silenced
 from server.pipelines.threads import pour
@@ -57,7 +57,7 @@ class Espeak:
             raise
 
     async def _hire(self, copy: Copy) -> None:
-        thread = Worker("espeak", CORES)
+        thread = Worker("espeak")
         self._crew.add(copy, thread)
         run = asyncio.get_running_loop().run_in_executor
         await run(thread, copy.load)
