@@ -6,7 +6,6 @@ wrong at its ends, as with the real one.
 """
 
 import threading
-import time
 
 import numpy as np
 
@@ -20,8 +19,7 @@ LEVELS = 100
 
 
 class FakeNetwork:
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay  # seconds a pass
+    def __init__(self) -> None:
         self.encoded = 0
         self.batches: list[tuple[int, ...]] = []
         self.failing: Exception | None = None
@@ -36,7 +34,7 @@ class FakeNetwork:
         self.closed = True
 
     def encode(self, samples: Samples) -> tuple[Tokens, Samples]:
-        self._work()
+        self.gate.wait()
         self.encoded += 1
         assert samples.dtype == np.float32
         assert len(samples) % (2 * SOURCE_SPAN) == 0
@@ -52,7 +50,7 @@ class FakeNetwork:
         return pitch.astype(np.int64) * LEVELS + level, embedding
 
     def decode(self, tokens: Tokens, embeddings: Samples) -> Samples:
-        self._work()
+        self.gate.wait()
         self.batches.append(tokens.shape)
         if self.failing:
             raise self.failing
@@ -66,11 +64,6 @@ class FakeNetwork:
         tone = (np.sin(cycle) + octave * np.sin(2 * cycle)) / (1 + octave)
         audio = (tone.reshape(len(tokens), -1) * loud).astype(np.float32)
         return audio[:, : count * SPAN - ODD * (count % 2)]
-
-    def _work(self) -> None:
-        self.gate.wait()
-        if self.delay:
-            time.sleep(self.delay)  # on the codec's own thread
 
 
 def fake_codec(network: FakeNetwork | None = None, **options: object) -> BatchedCodec:

@@ -184,3 +184,13 @@ async def test_a_job_that_never_began_holds_no_core(
     await asyncio.wait([reader])
     assert cores.free == BOTH
     finish.set()
+
+
+async def test_a_worker_that_has_left_holds_no_core(
+    hire: Callable[[], Worker], cores: Cores, bound: dict[int, frozenset[int]]
+) -> None:
+    one = hire()
+    one.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await anext(pour(lambda give: None, one))
+    assert cores.free == BOTH

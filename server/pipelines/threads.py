@@ -135,7 +135,11 @@ async def pour(
             basin.finish()
 
     worker.sit()
-    job = worker.submit(work)
+    try:
+        job = worker.submit(work)
+    except RuntimeError:  # its engine was stopped
+        worker.rise()
+        raise
     try:
         while not isinstance(piece := await basin.take(), _End):
             yield piece
