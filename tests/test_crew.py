@@ -50,30 +50,21 @@ def test_two_who_make_something_have_a_core_each(hire: Callable[[], Worker], bou
     assert list(bound.values()) == [{0}, {1}, BOTH]
 
 
-def test_who_begins_again_stays_where_he_was_if_nobody_is_there(
+def test_who_begins_again_stays_where_he_was_unless_somebody_is_there(
     hire: Callable[[], Worker], bound: dict[int, frozenset[int]]
 ) -> None:
-    one, other = hire(), hire()
+    one, other, third = hire(), hire(), hire()
     one.sit()
     other.sit()
     one.rise()
     other.rise()
     bound.clear()
     other.sit()
+    assert (other.core, bound) == (1, {})
+    other.rise()
+    third.sit()
     one.sit()
-    assert (one.core, other.core) == (0, 1)
-    assert bound == {}
-
-
-def test_who_finds_somebody_in_his_place_takes_another(
-    hire: Callable[[], Worker], bound: dict[int, frozenset[int]]
-) -> None:
-    one, other = hire(), hire()
-    one.sit()
-    one.rise()
-    other.sit()
-    one.sit()
-    assert (other.core, one.core) == (0, 1)
+    assert (third.core, one.core) == (0, 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no threads to cores")
